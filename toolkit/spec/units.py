@@ -1,0 +1,121 @@
+"""Sizes and durations as people write them: ``4GiB``, ``500ms``.
+
+A :data:`Size` is an ``int`` of bytes, a :data:`Duration` a ``float`` of seconds; both parse
+the written form and keep the number, so that the rest of the code never sees a unit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_SIZE_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)\s*$", re.IGNORECASE)
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h)\s*$")
+
+
+def parse_size(value: Any) -> int:
+    """Bytes in ``value``: a whole number of bytes or a text such as ``4GiB``.
+
+    Raises:
+        ValueError: not a size.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a size is written like 512MiB, 4GiB or 10GB")  # noqa: TRY004
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError("a size cannot be negative")
+        return value
+    match = _SIZE.match(value)
+    if not match:
+        raise ValueError(f"{value!r} is not a size; write it like 512MiB, 4GiB or 10GB")
+    return round(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds in ``value``: a number of seconds or a text such as ``500ms``.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a duration is written like 500ms, 30s or 2m")  # noqa: TRY004
+    if not isinstance(value, str):
+        if not 0 <= value < float("inf"):
+            raise ValueError("a duration cannot be negative or infinite")
+        return float(value)
+    match = _DURATION.match(value)
+    if not match:
+        raise ValueError(f"{value!r} is not a duration; write it like 500ms, 30s or 2m")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def format_size(size: float) -> str:
+    """``size`` bytes for people: ``163.0 MB``."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """``seconds`` for people: ``350 ms``, ``12.3 s``, ``4m08s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s"
+
+
+def _exact_size(size: int) -> int | str:
+    for unit in ("TIB", "GIB", "MIB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]}{unit[0]}iB"
+    return size
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(_exact_size, return_type=int | str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "description": "bytes"},
+                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]i?)?[Bb]\s*$"},
+            ],
+            "examples": ["4GiB", "512MiB"],
+        }
+    ),
+]
+"""Bytes, written as a whole number or with a unit (``4GiB``, ``10GB``)."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "description": "seconds"},
+                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(us|ms|s|min|m|h)\s*$"},
+            ],
+            "examples": ["500ms", "30s"],
+        }
+    ),
+]
+"""Seconds, written as a number or with a unit (``500ms``, ``2m``)."""
