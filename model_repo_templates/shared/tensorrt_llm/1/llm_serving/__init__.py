@@ -1,0 +1,1 @@
+"""What the python-backend model shares between engines: requests, text, streams, metrics."""
