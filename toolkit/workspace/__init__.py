@@ -1,0 +1,21 @@
+"""Artifacts on disk: content-addressed, written atomically, resumable, safe to build twice at once.
+
+A stage hands its inputs and a function that fills a directory to :meth:`Workspace.produce`. The
+same inputs always name the same directory; what is there is complete, because it was renamed
+into place after everything in it, the manifest last, had reached the disk.
+"""
+
+from toolkit.workspace.manifest import Artifact, FileEntry, Json, Manifest
+from toolkit.workspace.places import default_root, user_cache_dir
+from toolkit.workspace.store import Pruned, Workspace
+
+__all__ = [
+    "Artifact",
+    "FileEntry",
+    "Json",
+    "Manifest",
+    "Pruned",
+    "Workspace",
+    "default_root",
+    "user_cache_dir",
+]

@@ -1,0 +1,30 @@
+"""Where things are kept: the workspace beside a deployment file, the cache of the user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def default_root(deployment_file: Path | None = None) -> Path:
+    """``$TOOLKIT_WORKSPACE``, or ``.toolkit`` beside the deployment file (or here)."""
+    chosen = os.environ.get("TOOLKIT_WORKSPACE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    beside = deployment_file.absolute().parent if deployment_file else Path.cwd()
+    return beside / ".toolkit"
+
+
+def user_cache_dir() -> Path:
+    """What several workspaces share, such as the server and downloaded wheels.
+
+    ``$TOOLKIT_CACHE``, ``$XDG_CACHE_HOME/toolkit`` or ``~/.cache/toolkit``; created if absent.
+    """
+    chosen = os.environ.get("TOOLKIT_CACHE")
+    if chosen:
+        path = Path(chosen).expanduser().absolute()
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+        path = (Path(base) if base else Path.home() / ".cache") / "toolkit"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
