@@ -8,6 +8,7 @@ into place after everything in it, the manifest last, had reached the disk.
 from toolkit.workspace.manifest import Artifact, FileEntry, Json, Manifest
 from toolkit.workspace.places import default_root, user_cache_dir
 from toolkit.workspace.store import Pruned, Workspace
+from toolkit.workspace.uses import record_use, users_by_key
 
 __all__ = [
     "Artifact",
@@ -17,5 +18,7 @@ __all__ = [
     "Pruned",
     "Workspace",
     "default_root",
+    "record_use",
     "user_cache_dir",
+    "users_by_key",
 ]

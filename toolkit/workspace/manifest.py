@@ -9,11 +9,12 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from toolkit import __version__
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
@@ -101,11 +102,11 @@ def plain_json(inputs: Mapping[str, Json]) -> dict[str, JsonValue]:
 
 def tool_versions() -> dict[str, str]:
     """This package, Python and the platform: what every artifact records."""
-    try:
-        own = version("triton-trtllm-toolkit")
-    except PackageNotFoundError:
-        own = "source tree"
-    return {"toolkit": own, "python": platform.python_version(), "platform": platform.platform()}
+    return {
+        "toolkit": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 def read_manifest(directory: Path) -> Manifest | None:
