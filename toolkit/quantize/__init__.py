@@ -1,0 +1,1 @@
+"""ModelOpt post-training quantization: formats, calibration, export, export check, accuracy gate."""
