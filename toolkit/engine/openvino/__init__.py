@@ -1,0 +1,1 @@
+"""The CPU runtime: a checkpoint becomes OpenVINO IR that a paged-attention engine runs."""
