@@ -1,28 +1,60 @@
 """The deployment file as types: what a user may write, with units, defaults and limits.
 
-Only what one field alone can tell is checked here; what depends on the model, the GPU or the
-release is decided by the rooms that know them. Every model is frozen and refuses unknown keys.
+Only what the file alone can tell is checked here; what depends on the model, the GPU or the
+release is decided by the rooms that know them. Every model is frozen, refuses unknown keys and
+converts nothing: ``true`` is not 1, ``"32"`` is not 32, and no number is infinite or NaN.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from toolkit.spec.section import Looks, as_tuple, refuse
+from toolkit.spec.section import Names as Names
+from toolkit.spec.section import Section as Section
+from toolkit.spec.speculation import MTP as MTP
+from toolkit.spec.speculation import DraftModel as DraftModel
+from toolkit.spec.speculation import DraftSource as DraftSource
+from toolkit.spec.speculation import Eagle3 as Eagle3
+from toolkit.spec.speculation import Lookahead as Lookahead
+from toolkit.spec.speculation import Medusa as Medusa
+from toolkit.spec.speculation import NGram as NGram
+from toolkit.spec.speculation import Speculation as Speculation
 from toolkit.spec.units import Duration, Size
 
-WeightFormat = Literal[
-    "none", "auto", "fp8", "int4_awq", "w4a8_awq", "int8_sq", "nvfp4"
-]
+WeightFormat = Literal["none", "auto", "fp8", "int4_awq", "w4a8_awq", "int8_sq", "nvfp4"]
 KvFormat = Literal["auto", "none", "fp8", "int8", "nvfp4"]
 Runtime = Literal["auto", "tensorrt", "pytorch", "openvino"]
 
 
-class Section(BaseModel):
-    """A part of the deployment file: immutable, no unknown keys."""
+def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({item for item in value if value.count(item) > 1})
+    if repeated:
+        raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
+    return value
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+Index = Annotated[int, Field(ge=0, le=1023)]
+ClassName = Annotated[
+    str,
+    Field(pattern=r"^[a-z]([a-z0-9_-]{0,30}[a-z0-9])?$"),
+    Looks("1 to 32 lower-case letters, digits, - or _, beginning with a letter"),
+]
+ServiceName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"),
+    Looks("1 to 63 lower-case letters, digits, - or _, with a letter or digit at both ends"),
+]
+Release = Annotated[
+    str,
+    Field(pattern=r"^\d+\.\d+(\.\d+)?(rc\d+|\.post\d+)?$"),
+    Looks("a TensorRT-LLM release such as 1.2.1"),
+]
+Host = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9._:%-]+$"), Looks("an address or a host name, without a port")
+]
 
 
 class ModelSource(Section):
@@ -33,7 +65,7 @@ class ModelSource(Section):
         description="hf://owner/name@revision, a directory, a .gguf file, or sample:NAME.",
         examples=["hf://meta-llama/Llama-3.1-8B-Instruct@main", "./model", "sample:smollm2-135m"],
     )
-    allow_pickle: tuple[str, ...] = Field(
+    allow_pickle: Names = Field(
         default=(), description="Pickle files that may be loaded, by name; all others are refused."
     )
 
@@ -46,9 +78,9 @@ class Calibration(Section):
         description="builtin (ships with the package), a .jsonl or .txt file, or a data set "
         "name that ModelOpt knows (cnn_dailymail).",
     )
-    samples: int = Field(default=128, ge=1, le=100_000)
+    samples: int = Field(default=128, ge=1, le=100_000, description="Texts to run through.")
     max_length: int = Field(default=512, ge=16, le=131_072, description="Tokens per sample.")
-    batch_size: int = Field(default=8, ge=1, le=1024)
+    batch_size: int = Field(default=8, ge=1, le=1024, description="Texts in one forward pass.")
 
 
 class Acceptance(Section):
@@ -69,43 +101,74 @@ class Acceptance(Section):
 class Quantization(Section):
     """Number formats of weights and KV cache, and how they are found and judged."""
 
-    weights: WeightFormat = "none"
-    kv_cache: KvFormat = "none"
+    weights: WeightFormat = Field(
+        default="none",
+        description="none keeps the checkpoint's own format; auto takes the best that the GPU "
+        "and the runtime support.",
+    )
+    kv_cache: KvFormat = Field(default="none", description="none keeps the activations' format.")
     block_size: int | None = Field(
         default=None, ge=16, le=1024, description="AWQ block; chosen from layer widths if absent."
     )
-    exclude: tuple[str, ...] = Field(
+    exclude: Names = Field(
         default=("lm_head",), description="Module name patterns that keep full precision."
     )
-    calibration: Calibration = Calibration()
-    accept: Acceptance = Acceptance()
+    calibration: Calibration = Field(
+        default=Calibration(), description="Text that the formats are calibrated with."
+    )
+    accept: Acceptance = Field(
+        default=Acceptance(), description="Limits past which the build fails."
+    )
 
 
 class Limits(Section):
     """What the engine is built for, in requests and tokens."""
 
     max_batch_size: int = Field(default=64, ge=1, le=4096, description="Requests in flight.")
-    max_input_len: int = Field(default=3072, ge=1, description="Tokens of one prompt.")
-    max_seq_len: int = Field(default=4096, ge=2, description="Prompt and output of one request.")
+    max_input_len: int = Field(
+        default=3072, ge=1, le=16_777_216, description="Tokens of one prompt."
+    )
+    max_seq_len: int = Field(
+        default=4096, ge=2, le=16_777_216, description="Prompt and output of one request."
+    )
     max_num_tokens: int = Field(
-        default=2048, ge=1, description="Tokens of all requests in one engine step."
+        default=2048, ge=1, le=16_777_216, description="Tokens of all requests in one engine step."
     )
 
     @model_validator(mode="after")
     def _prompt_fits_sequence(self) -> Limits:
         if self.max_input_len >= self.max_seq_len:
-            raise ValueError(
-                f"max_input_len ({self.max_input_len}) must be below max_seq_len "
-                f"({self.max_seq_len}), or no token could be generated"
+            raise refuse(
+                f"max_input_len ({self.said('max_input_len')}) must be below max_seq_len "
+                f"({self.said('max_seq_len')}), or no token could be generated",
+                fields=("max_input_len", "max_seq_len"),
+                hint="lower max_input_len or raise max_seq_len",
             )
         return self
+
+    @model_validator(mode="after")
+    def _batch_fits_step(self) -> Limits:
+        if self.max_num_tokens < self.max_batch_size:
+            raise refuse(
+                f"max_num_tokens ({self.said('max_num_tokens')}) is below max_batch_size "
+                f"({self.said('max_batch_size')}), but every running request needs a token "
+                "in each step",
+                fields=("max_num_tokens", "max_batch_size"),
+                hint=f"set max_num_tokens to {self.max_batch_size} or more",
+            )
+        return self
+
+    def said(self, field: str) -> str:
+        """The value of ``field``, marked where it is the default."""
+        value = str(getattr(self, field))
+        return value if field in self.model_fields_set else f"{value} by default"
 
 
 class Parallelism(Section):
     """How one replica is spread over GPUs."""
 
-    tensor: int = Field(default=1, ge=1, le=64)
-    pipeline: int = Field(default=1, ge=1, le=64)
+    tensor: int = Field(default=1, ge=1, le=64, description="Ways each layer is split.")
+    pipeline: int = Field(default=1, ge=1, le=64, description="Groups the layers are split into.")
 
 
 class KvCache(Section):
@@ -119,10 +182,12 @@ class KvCache(Section):
         description="Share of the memory left after the weights that the pool may take.",
     )
     size: Size | None = Field(
-        default=None, description="Fixed pool size; on CPU the default is what the limits need."
+        default=None,
+        gt=0,
+        description="Fixed pool size; on CPU the default is what the limits need.",
     )
     host_offload: Size = Field(default=0, description="Host memory for evicted blocks.")
-    tokens_per_block: int = Field(default=32, ge=8, le=1024)
+    tokens_per_block: int = Field(default=32, ge=8, le=1024, description="Tokens of one block.")
 
 
 class Batching(Section):
@@ -134,167 +199,184 @@ class Batching(Section):
     )
     chunked_prefill: bool = Field(default=True, description="Split long prompts over steps.")
     max_queue_size: int = Field(
-        default=256, ge=1, description="Requests that may wait; more are refused, retryably."
+        default=256,
+        ge=1,
+        le=1_000_000,
+        description="Requests that may wait; more are refused, retryably.",
     )
     stream_interval: int = Field(
         default=1, ge=1, le=64, description="Engine steps between two streamed responses."
     )
 
 
-class DraftSource(Section):
-    """The draft model: given, or derived from the target."""
-
-    source: str | None = Field(default=None, description="Like model.source.")
-    derive_layers: int | None = Field(
-        default=None, ge=1, description="Keep this many of the target's layers and distill."
-    )
-    distill_steps: int = Field(default=200, ge=0, le=100_000)
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> DraftSource:
-        if (self.source is None) == (self.derive_layers is None):
-            raise ValueError("give either source or derive_layers")
-        return self
-
-
-class DraftModel(Section):
-    """A smaller model of the same vocabulary proposes tokens, the target verifies them."""
-
-    method: Literal["draft_model"] = "draft_model"
-    draft: DraftSource
-    max_draft_len: int = Field(default=5, ge=1, le=32)
-
-
-class NGram(Section):
-    """Tokens that followed the same n-gram earlier in the prompt or output are proposed."""
-
-    method: Literal["ngram"] = "ngram"
-    max_draft_len: int = Field(default=5, ge=1, le=32)
-    max_matching_ngram_size: int = Field(default=3, ge=1, le=16)
-
-
-class Eagle3(Section):
-    """An EAGLE-3 head trained for the target proposes tokens."""
-
-    method: Literal["eagle3"] = "eagle3"
-    source: str
-    max_draft_len: int = Field(default=4, ge=1, le=32)
-
-
-class Medusa(Section):
-    """Medusa heads of the checkpoint propose a tree of tokens (TensorRT engines only)."""
-
-    method: Literal["medusa"] = "medusa"
-    source: str
-    max_draft_len: int = Field(default=63, ge=1, le=256)
-
-
-class Lookahead(Section):
-    """Lookahead decoding without a second model (TensorRT engines only)."""
-
-    method: Literal["lookahead"] = "lookahead"
-    window_size: int = Field(default=4, ge=1, le=32)
-    ngram_size: int = Field(default=3, ge=1, le=32)
-    verification_set_size: int = Field(default=4, ge=1, le=32)
-
-
-class MTP(Section):
-    """The checkpoint's own multi-token-prediction layers propose tokens (DeepSeek)."""
-
-    method: Literal["mtp"] = "mtp"
-    num_nextn_predict_layers: int = Field(default=1, ge=1, le=8)
-
-
-Speculation = Annotated[
-    DraftModel | NGram | Eagle3 | Medusa | Lookahead | MTP, Field(discriminator="method")
-]
-
-
 class Engine(Section):
     """The runtime and what it is built for."""
 
-    runtime: Runtime = "auto"
-    release: str | None = Field(
-        default=None, description="TensorRT-LLM release; the newest supported one if absent."
+    runtime: Runtime = Field(
+        default="auto", description="tensorrt or pytorch (NVIDIA GPUs), openvino (CPU)."
     )
-    limits: Limits = Limits()
-    parallelism: Parallelism = Parallelism()
-    kv_cache: KvCache = KvCache()
-    batching: Batching = Batching()
-    speculation: Speculation | None = None
+    release: Release | None = Field(
+        default=None,
+        description="TensorRT-LLM release; the newest supported one if absent.",
+        examples=["1.2.1"],
+    )
+    limits: Limits = Field(default=Limits(), description="Requests and tokens to build for.")
+    parallelism: Parallelism = Field(default=Parallelism(), description="GPUs of one replica.")
+    kv_cache: KvCache = Field(default=KvCache(), description="The paged KV cache.")
+    batching: Batching = Field(default=Batching(), description="How requests share a step.")
+    speculation: Speculation | None = Field(
+        default=None, description="Speculative decoding; off if absent."
+    )
     threads: int | None = Field(
-        default=None, ge=1, le=1024, description="CPU runtime: compute threads; all cores if absent."
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU runtime: compute threads; all cores if absent.",
     )
+
+    @model_validator(mode="after")
+    def _whole_prompt_fits_step(self) -> Engine:
+        limits = self.limits
+        if self.batching.chunked_prefill or limits.max_num_tokens >= limits.max_input_len:
+            return self
+        raise refuse(
+            f"with chunked_prefill off a whole prompt has to fit in one step, but max_num_tokens "
+            f"({limits.said('max_num_tokens')}) is below max_input_len "
+            f"({limits.said('max_input_len')})",
+            fields=("limits.max_num_tokens", "batching.chunked_prefill"),
+            hint=f"set max_num_tokens to {limits.max_input_len} or more, or turn "
+            "engine.batching.chunked_prefill on",
+        )
 
 
 class Ports(Section):
-    """TCP ports of the server; 0 picks a free one."""
+    """TCP ports of the server; 0 picks a free one at every launch."""
 
-    http: int = Field(default=8000, ge=0, le=65535)
-    grpc: int = Field(default=8001, ge=0, le=65535)
-    metrics: int = Field(default=8002, ge=0, le=65535)
+    http: int = Field(default=8000, ge=0, le=65535, description="HTTP and REST.")
+    grpc: int = Field(default=8001, ge=0, le=65535, description="gRPC.")
+    metrics: int = Field(default=8002, ge=0, le=65535, description="Prometheus metrics.")
 
     @model_validator(mode="after")
-    def _distinct(self) -> Ports:
-        chosen = [port for port in (self.http, self.grpc, self.metrics) if port]
-        if len(chosen) != len(set(chosen)):
-            raise ValueError("http, grpc and metrics need different ports")
+    def _different(self) -> Ports:
+        used: dict[int, str] = {}
+        for field, port in (("http", self.http), ("grpc", self.grpc), ("metrics", self.metrics)):
+            if port and port in used:
+                other = used[port]
+                raise refuse(
+                    f"{other} and {field} both use port {port}",
+                    fields=(field, other),
+                    hint="give each its own port, or 0 for a free one",
+                )
+            used[port] = field
         return self
+
+
+Gpus = Annotated[
+    tuple[Index, ...],
+    BeforeValidator(as_tuple),
+    AfterValidator(_distinct),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
 
 
 class Serving(Section):
     """How Triton is launched."""
 
-    launcher: Literal["auto", "binary", "container"] = "auto"
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    gpus: tuple[int, ...] = (0,)
-    replicas: int = Field(default=1, ge=1, le=64)
-    ports: Ports = Ports()
-    ready_timeout: Duration = Field(default=300.0, description="Deadline for readiness.")
+    launcher: Literal["auto", "binary", "container"] = Field(
+        default="auto", description="A tritonserver binary on this machine, or a container."
+    )
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    gpus: Gpus = Field(
+        default=(0,), description="GPU numbers; ignored by the CPU runtime.", examples=[[0, 1]]
+    )
+    replicas: int = Field(
+        default=1, ge=1, le=64, description="Copies of the engine; each has its own GPUs."
+    )
+    ports: Ports = Field(default=Ports(), description="TCP ports.")
+    ready_timeout: Duration = Field(default=300.0, gt=0, description="Deadline for readiness.")
     drain_timeout: Duration = Field(default=30.0, description="Time for requests to end at stop.")
     default_deadline: Duration | None = Field(
-        default=None, description="Longest time a request may take, unless it says so itself."
+        default=None,
+        gt=0,
+        description="Longest time a request may take, unless it says so itself.",
     )
 
 
 class RequestClass(Section):
     """One class of requests and its latency target."""
 
-    weight: int = Field(default=1, ge=1, le=1000)
-    ttft_ms: float | None = Field(default=None, gt=0)
-    itl_ms: float | None = Field(default=None, gt=0)
+    weight: int = Field(
+        default=1, ge=1, le=1000, description="Share of the engine under load, against others."
+    )
+    ttft_ms: float | None = Field(
+        default=None, gt=0, description="Target for the time to the first token, milliseconds."
+    )
+    itl_ms: float | None = Field(
+        default=None, gt=0, description="Target for the time between tokens, milliseconds."
+    )
 
 
 class Scheduling(Section):
     """Request classes; the first listed is the default one."""
 
-    classes: dict[str, RequestClass] = Field(
+    classes: dict[ClassName, RequestClass] = Field(
         default_factory=lambda: {
             "interactive": RequestClass(weight=8, ttft_ms=500),
             "batch": RequestClass(weight=1, ttft_ms=20_000),
         },
         min_length=1,
+        description="Classes by name, at least one.",
     )
 
 
 class Deployment(Section):
     """One deployment: everything `build`, `deploy` and `bench` need to know."""
 
-    name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$",
-        description="Names the ensemble that clients call.",
+    name: ServiceName = Field(description="Names the ensemble that clients call.")
+    model: ModelSource = Field(description="The model to deploy.")
+    quantization: Quantization = Field(
+        default=Quantization(), description="Number formats, calibration and accuracy limits."
     )
-    model: ModelSource
-    quantization: Quantization = Quantization()
-    engine: Engine = Engine()
-    serving: Serving = Serving()
-    scheduling: Scheduling = Scheduling()
+    engine: Engine = Field(default=Engine(), description="The runtime and what it is built for.")
+    serving: Serving = Field(default=Serving(), description="How the server is launched.")
+    scheduling: Scheduling = Field(
+        default_factory=Scheduling, description="Request classes and their latency targets."
+    )
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Deployment:
         if self.name in RESERVED_NAMES:
-            raise ValueError(f"name {self.name!r} is taken by a model inside the repository")
+            raise refuse(
+                f"the name {self.name!r} is taken by a model inside the repository",
+                fields=("name",),
+                hint=f"choose another, such as {self.name}-service",
+            )
         return self
+
+    @model_validator(mode="after")
+    def _every_replica_has_gpus(self) -> Deployment:
+        parallelism, serving = self.engine.parallelism, self.serving
+        each = parallelism.tensor * parallelism.pipeline
+        # "auto" may still turn out to be the CPU runtime, unless the model is split over GPUs.
+        on_gpus = self.engine.runtime in ("tensorrt", "pytorch") or (
+            self.engine.runtime == "auto" and each > 1
+        )
+        needed = each * serving.replicas
+        if not on_gpus or needed == len(serving.gpus):
+            return self
+        raise refuse(
+            f"{needed} {'GPU is' if needed == 1 else 'GPUs are'} needed (tensor "
+            f"{parallelism.tensor} x pipeline {parallelism.pipeline} x replicas "
+            f"{serving.replicas}), but serving.gpus lists {len(serving.gpus)}",
+            fields=(
+                "serving.gpus",
+                "serving.replicas",
+                "engine.parallelism.tensor",
+                "engine.parallelism.pipeline",
+            ),
+            hint="list exactly the GPUs that the replicas use, or change engine.parallelism "
+            "or serving.replicas",
+        )
 
 
 RESERVED_NAMES = frozenset(

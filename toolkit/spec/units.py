@@ -7,9 +7,12 @@ the written form and keep the number, so that the rest of the code never sees a 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from toolkit.spec.section import Looks
 
 _SIZE_UNITS = {
     "B": 1,
@@ -22,9 +25,10 @@ _SIZE_UNITS = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+_MAX_SIZE = 2**63 - 1
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)\s*$", re.IGNORECASE)
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h)\s*$")
+_SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s?([KMGT]i?B|B)", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s?(us|ms|s|min|m|h)")
 
 
 def parse_size(value: Any) -> int:
@@ -36,13 +40,17 @@ def parse_size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a size is written like 512MiB, 4GiB or 10GB")  # noqa: TRY004
     if isinstance(value, int):
-        if value < 0:
-            raise ValueError("a size cannot be negative")
-        return value
-    match = _SIZE.match(value)
+        return _in_range(value)
+    match = _SIZE.fullmatch(value.strip())
     if not match:
         raise ValueError(f"{value!r} is not a size; write it like 512MiB, 4GiB or 10GB")
-    return round(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+    return _in_range(round(Fraction(match[1]) * _SIZE_UNITS[match[2].upper()]))
+
+
+def _in_range(size: int) -> int:
+    if not 0 <= size <= _MAX_SIZE:
+        raise ValueError("a size is between 0 and 8388607TiB")
+    return size
 
 
 def parse_duration(value: Any) -> float:
@@ -57,7 +65,7 @@ def parse_duration(value: Any) -> float:
         if not 0 <= value < float("inf"):
             raise ValueError("a duration cannot be negative or infinite")
         return float(value)
-    match = _DURATION.match(value)
+    match = _DURATION.fullmatch(value.strip())
     if not match:
         raise ValueError(f"{value!r} is not a duration; write it like 500ms, 30s or 2m")
     return float(match[1]) * _DURATION_UNITS[match[2]]
@@ -65,21 +73,25 @@ def parse_duration(value: Any) -> float:
 
 def format_size(size: float) -> str:
     """``size`` bytes for people: ``163.0 MB``."""
+    digits = 0
     for unit in ("B", "KB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        if round(abs(size), digits) < 1000:
+            return f"{size:.{digits}f} {unit}"
         size /= 1000
+        digits = 1
     return f"{size:.1f} TB"
 
 
 def format_duration(seconds: float) -> str:
-    """``seconds`` for people: ``350 ms``, ``12.3 s``, ``4m08s``."""
-    if seconds < 1:
+    """``seconds`` for people: ``350 ms``, ``12.3 s``, ``4m08s``, ``1h04m``."""
+    if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s"
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 def _exact_size(size: int) -> int | str:
@@ -92,12 +104,16 @@ def _exact_size(size: int) -> int | str:
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
+    Looks("a size such as 4GiB, 512MiB or 10GB"),
     PlainSerializer(_exact_size, return_type=int | str),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "integer", "minimum": 0, "description": "bytes"},
-                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]i?)?[Bb]\s*$"},
+                {
+                    "type": "string",
+                    "pattern": r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?([KMGTkmgt][Ii]?)?[Bb]\s*$",
+                },
             ],
             "examples": ["4GiB", "512MiB"],
         }
@@ -108,11 +124,15 @@ Size = Annotated[
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
+    Looks("a duration such as 500ms, 30s or 2m"),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "number", "minimum": 0, "description": "seconds"},
-                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(us|ms|s|min|m|h)\s*$"},
+                {
+                    "type": "string",
+                    "pattern": r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?(us|ms|s|min|m|h)\s*$",
+                },
             ],
             "examples": ["500ms", "30s"],
         }

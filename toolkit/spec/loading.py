@@ -1,0 +1,154 @@
+"""Reading a deployment file: YAML, environment, ``--set`` flags, and errors that name the place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from toolkit.errors import SpecError
+from toolkit.spec.document import Json, MappingNode, Node, parse, plain
+from toolkit.spec.explain import explain
+from toolkit.spec.models import Deployment
+from toolkit.spec.overrides import apply, from_environment, from_flags
+from toolkit.spec.problems import Place, Problem, refuse_all
+from toolkit.spec.speculation import DraftModel, Eagle3, Medusa
+
+MAX_BYTES = 2**20
+"""A deployment file is a page; anything past this is another kind of file."""
+
+_SCHEME = re.compile(r"hf://|sample:")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDeployment:
+    """A deployment, the file that it came from, and the data after overrides."""
+
+    deployment: Deployment
+    path: Path
+    data: Mapping[str, Json]
+
+    def absolute(self, source: str) -> str:
+        """``source`` as model.source and its like are meant: a path counts from the file's folder.
+
+        ``hf://`` and ``sample:`` sources stay as they are; ``~`` is the user's home.
+        """
+        if _SCHEME.match(source):
+            return source
+        return os.path.normpath(self.path.resolve().parent / Path(source).expanduser())
+
+    def resolved(self) -> Deployment:
+        """The deployment with every path in it made absolute."""
+        original = self.deployment
+        calibration = original.quantization.calibration
+        if calibration.source.endswith((".jsonl", ".txt")):
+            calibration = calibration.model_copy(
+                update={"source": self.absolute(calibration.source)}
+            )
+        return original.model_copy(
+            update={
+                "model": original.model.model_copy(
+                    update={"source": self.absolute(original.model.source)}
+                ),
+                "quantization": original.quantization.model_copy(
+                    update={"calibration": calibration}
+                ),
+                "engine": original.engine.model_copy(update={"speculation": self._speculation()}),
+            }
+        )
+
+    def _speculation(self) -> object:
+        chosen = self.deployment.engine.speculation
+        if isinstance(chosen, Eagle3 | Medusa):
+            return chosen.model_copy(update={"source": self.absolute(chosen.source)})
+        if isinstance(chosen, DraftModel) and chosen.draft.source is not None:
+            source = self.absolute(chosen.draft.source)
+            draft = chosen.draft.model_copy(update={"source": source})
+            return chosen.model_copy(update={"draft": draft})
+        return chosen
+
+
+def load(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> LoadedDeployment:
+    """The deployment in ``path``.
+
+    A field's value comes from the last that gives it: the file, the variable
+    ``TOOLKIT__SECTION__FIELD``, a flag ``--set section.field=value``.
+
+    Args:
+        path: The YAML file.
+        overrides: ``section.field=value`` each, the value in YAML.
+        environ: Where ``${NAME}`` references and ``TOOLKIT__`` variables are looked up.
+
+    Raises:
+        SpecError: the file, a variable or a flag is wrong. ``where`` is the place of the first
+            mistake, such as ``deploy.yaml:12:5``; ``details`` has one line for each other one.
+    """
+    root = parse(_read(path), str(path), environ=environ)
+    if root is None:
+        raise SpecError(
+            "the file is empty",
+            where=str(path),
+            hint=f"toolkit init --model SOURCE --output {path} --force writes one",
+        )
+    if not isinstance(root, MappingNode):
+        raise SpecError(
+            "a deployment file holds sections such as name: and model:",
+            where=str(root.place),
+            hint="toolkit init --model SOURCE writes one to start from",
+        )
+    root = apply(root, [*from_environment(environ), *from_flags(overrides)])
+    return LoadedDeployment(_validate(root), path, _mapping(root))
+
+
+def _validate(root: Node) -> Deployment:
+    try:
+        return Deployment.model_validate(plain(root))
+    except ValidationError as error:
+        refuse_all(explain(error, Deployment, root))
+        raise
+
+
+def _mapping(root: Node) -> dict[str, Json]:
+    data = plain(root)
+    assert isinstance(data, dict)
+    return data
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SpecError(
+            "there is no such file",
+            where=str(path),
+            hint=f"toolkit init --model SOURCE --output {path} writes one",
+        ) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SpecError(f"cannot be read: {reason}", where=str(path)) from error
+    if len(content) > MAX_BYTES:
+        raise SpecError(
+            f"larger than {MAX_BYTES // 2**20} MiB: not a deployment file", where=str(path)
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = len(content[: error.start].rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
+        problem = Problem(
+            f"not UTF-8: byte 0x{content[error.start]:02x}",
+            Place(str(path), line, column),
+            "save the file as UTF-8",
+        )
+        refuse_all([problem])
+        raise

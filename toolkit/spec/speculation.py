@@ -1,0 +1,91 @@
+"""The ways of speculative decoding that a deployment file may choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from toolkit.spec.section import Section, refuse
+
+
+class DraftSource(Section):
+    """The draft model: given, or derived from the target."""
+
+    source: str | None = Field(default=None, description="Like model.source.")
+    derive_layers: int | None = Field(
+        default=None, ge=1, description="Keep this many of the target's layers and distill."
+    )
+    distill_steps: int = Field(
+        default=200, ge=0, le=100_000, description="Training steps of a derived draft."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DraftSource:
+        if (self.source is None) == (self.derive_layers is None):
+            given = "neither source nor" if self.source is None else "both source and"
+            raise refuse(
+                f"a draft comes from one place, but {given} derive_layers is given",
+                fields=("derive_layers", "source"),
+                hint="give source (a draft model) or derive_layers (layers kept of the target)",
+            )
+        return self
+
+
+class DraftModel(Section):
+    """A smaller model of the same vocabulary proposes tokens, the target verifies them."""
+
+    method: Literal["draft_model"] = "draft_model"
+    draft: DraftSource = Field(description="Where the draft model comes from.")
+    max_draft_len: int = Field(default=5, ge=1, le=32, description="Tokens proposed at once.")
+
+
+class NGram(Section):
+    """Tokens that followed the same n-gram earlier in the prompt or output are proposed."""
+
+    method: Literal["ngram"] = "ngram"
+    max_draft_len: int = Field(default=5, ge=1, le=32, description="Tokens proposed at once.")
+    max_matching_ngram_size: int = Field(
+        default=3, ge=1, le=16, description="Longest run of tokens that is searched for."
+    )
+
+
+class Eagle3(Section):
+    """An EAGLE-3 head trained for the target proposes tokens."""
+
+    method: Literal["eagle3"] = "eagle3"
+    source: str = Field(min_length=1, description="The head's checkpoint, like model.source.")
+    max_draft_len: int = Field(default=4, ge=1, le=32, description="Tokens proposed at once.")
+
+
+class Medusa(Section):
+    """Medusa heads of the checkpoint propose a tree of tokens (TensorRT engines only)."""
+
+    method: Literal["medusa"] = "medusa"
+    source: str = Field(min_length=1, description="The heads' checkpoint, like model.source.")
+    max_draft_len: int = Field(default=63, ge=1, le=256, description="Tokens proposed at once.")
+
+
+class Lookahead(Section):
+    """Lookahead decoding without a second model (TensorRT engines only)."""
+
+    method: Literal["lookahead"] = "lookahead"
+    window_size: int = Field(default=4, ge=1, le=32, description="Positions guessed in parallel.")
+    ngram_size: int = Field(default=3, ge=1, le=32, description="Tokens of one guess.")
+    verification_set_size: int = Field(
+        default=4, ge=1, le=32, description="Guesses verified in one step."
+    )
+
+
+class MTP(Section):
+    """The checkpoint's own multi-token-prediction layers propose tokens (DeepSeek)."""
+
+    method: Literal["mtp"] = "mtp"
+    num_nextn_predict_layers: int = Field(
+        default=1, ge=1, le=8, description="Prediction layers used, one token each."
+    )
+
+
+Speculation = Annotated[
+    DraftModel | NGram | Eagle3 | Medusa | Lookahead | MTP, Field(discriminator="method")
+]
