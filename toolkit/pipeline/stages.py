@@ -1,0 +1,183 @@
+"""The stages of a build: what each one depends on, and who does it.
+
+A stage's inputs are exactly what changes its result: the keys of the artifacts that it reads, the
+part of the deployment file that it obeys, the versions of the software that does the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.checkpoint.architecture import Architecture
+from toolkit.errors import UnsupportedError
+from toolkit.pipeline.provenance import code_digest, tree_digest, versions
+from toolkit.progress import Progress
+from toolkit.quantize.check import ResolvedQuantization
+from toolkit.spec.models import Calibration, Deployment, ModelSource
+from toolkit.spec.speculation import DraftModel, DraftSource
+from toolkit.workspace import Artifact, Json, Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: what is wanted and where it is kept."""
+
+    deployment: Deployment
+    workspace: Workspace
+    progress: Progress
+    offline: bool = False
+
+
+def fetch(job: Job) -> Artifact:
+    """The model's checkpoint, verified."""
+    return _fetch(job, job.deployment.model)
+
+
+def _fetch(job: Job, source: ModelSource) -> Artifact:
+    from toolkit.checkpoint import fetch
+
+    return fetch(source, job.workspace, progress=job.progress, offline=job.offline)
+
+
+def check(job: Job, arch: Architecture) -> ResolvedQuantization:
+    """Refuse in milliseconds what cannot work; decide what was left open.
+
+    Raises:
+        SpecError, UnsupportedError: with what would work instead.
+    """
+    from toolkit.quantize.check import check
+
+    engine = job.deployment.engine
+    if engine.runtime not in ("auto", "openvino"):
+        raise UnsupportedError(
+            f"this release builds for the openvino runtime, not for {engine.runtime}",
+            where="engine.runtime",
+            hint="set engine.runtime: openvino",
+        )
+    return check(
+        arch, job.deployment.quantization, runtime="openvino", tensor=engine.parallelism.tensor
+    )
+
+
+def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> Artifact:
+    """The quantized checkpoint; the source itself where no format was asked for."""
+    if resolved.changes_nothing:
+        return checkpoint
+    from toolkit.quantize import quantize
+
+    spec = job.deployment.quantization
+    inputs: dict[str, Json] = {
+        "checkpoint": checkpoint.key,
+        "weights": resolved.weights.name,
+        "kv_cache": resolved.kv_cache.name,
+        "block_size": resolved.block_size,
+        "modules": list(resolved.modules),
+        "limits": dataclasses.asdict(resolved.limits),
+        "calibration": _calibration(spec.calibration),
+        **_software("toolkit.quantize", "toolkit.checkpoint", tools=QUANTIZERS),
+    }
+
+    def work(out: Path) -> None:
+        quantize(checkpoint.path, spec, out, progress=job.progress)
+
+    return job.workspace.produce("quantized", inputs, work, progress=job.progress)
+
+
+QUANTIZERS = ("nvidia-modelopt", "torch", "transformers")
+COMPILERS = ("openvino",)
+
+
+def draft(job: Job, checkpoint: Artifact) -> Artifact | None:
+    """The draft model of draft-model speculation: fetched, or derived from the target."""
+    speculation = job.deployment.engine.speculation
+    if not isinstance(speculation, DraftModel):
+        return None
+    if speculation.draft.source is not None:
+        return _fetch(job, ModelSource(source=speculation.draft.source))
+    return _derive(job, checkpoint, speculation.draft)
+
+
+def _derive(job: Job, checkpoint: Artifact, source: DraftSource) -> Artifact:
+    from toolkit.quantize.draft import derive_draft
+
+    layers = source.derive_layers
+    assert layers is not None, "the deployment file gives a source or derive_layers"
+    calibration = job.deployment.quantization.calibration
+    inputs: dict[str, Json] = {
+        "checkpoint": checkpoint.key,
+        "layers": layers,
+        "steps": source.distill_steps,
+        "calibration": _calibration(calibration),
+        **_software("toolkit.quantize", "toolkit.checkpoint", tools=QUANTIZERS),
+    }
+
+    def work(out: Path) -> None:
+        derive_draft(
+            checkpoint.path, layers, source.distill_steps, calibration, out, progress=job.progress
+        )
+
+    return job.workspace.produce("draft", inputs, work, progress=job.progress)
+
+
+def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) -> Artifact:
+    """The engine of the CPU runtime.
+
+    Its graph is fixed by the weights alone: limits, cache and batching are settings of the
+    running engine and rendered into the repository.
+    """
+    from toolkit.checkpoint import read_architecture
+    from toolkit.engine.openvino import compile_checkpoint
+
+    inputs: dict[str, Json] = {
+        "runtime": "openvino",
+        "checkpoint": checkpoint.key,
+        "draft": drafting.key if drafting else None,
+        **_software("toolkit.engine", "toolkit.quantize", "toolkit.checkpoint", tools=COMPILERS),
+    }
+
+    def work(out: Path) -> None:
+        compile_checkpoint(
+            checkpoint.path,
+            read_architecture(checkpoint.path),
+            job.deployment.engine,
+            out,
+            progress=job.progress,
+            draft=drafting.path if drafting else None,
+        )
+
+    return job.workspace.produce("engine", inputs, work, progress=job.progress)
+
+
+def render(job: Job, engine: Artifact, checkpoint: Artifact) -> Artifact:
+    """The Triton model repository, checked statically before it is published."""
+    from toolkit.repository import check_static, render, templates_directory
+
+    inputs: dict[str, Json] = {
+        "deployment": job.deployment.model_dump(mode="json", exclude={"quantization", "model"}),
+        "engine": engine.key,
+        "checkpoint": checkpoint.key,
+        "templates": tree_digest(templates_directory()),
+        **_software("toolkit.repository", "toolkit.spec", tools=()),
+    }
+
+    def work(out: Path) -> None:
+        render(job.deployment, engine.path, checkpoint.path, out)
+        check_static(out)
+
+    return job.workspace.produce("repository", inputs, work, progress=job.progress)
+
+
+def _calibration(spec: Calibration) -> Mapping[str, Json]:
+    """The settings, and for a file of the user its contents in place of its name."""
+    settings = spec.model_dump(mode="json")
+    path = Path(spec.source)
+    if path.suffix in (".jsonl", ".txt") and path.is_file():
+        settings["source"] = {"sha256": tree_digest(path)}
+    return settings
+
+
+def _software(*rooms: str, tools: tuple[str, ...]) -> dict[str, Json]:
+    return {"code": code_digest(*rooms), "versions": versions(tools)}
