@@ -22,7 +22,7 @@ from toolkit.spec.speculation import Lookahead as Lookahead
 from toolkit.spec.speculation import Medusa as Medusa
 from toolkit.spec.speculation import NGram as NGram
 from toolkit.spec.speculation import Speculation as Speculation
-from toolkit.spec.units import Duration, Size
+from toolkit.spec.units import Duration, PositiveDuration, PositiveSize, Size
 
 WeightFormat = Literal["none", "auto", "fp8", "int4_awq", "w4a8_awq", "int8_sq", "nvfp4"]
 KvFormat = Literal["auto", "none", "fp8", "int8", "nvfp4"]
@@ -181,9 +181,8 @@ class KvCache(Section):
         le=1,
         description="Share of the memory left after the weights that the pool may take.",
     )
-    size: Size | None = Field(
+    size: PositiveSize | None = Field(
         default=None,
-        gt=0,
         description="Fixed pool size; on CPU the default is what the limits need.",
     )
     host_offload: Size = Field(default=0, description="Host memory for evicted blocks.")
@@ -226,6 +225,11 @@ class Engine(Section):
     batching: Batching = Field(default=Batching(), description="How requests share a step.")
     speculation: Speculation | None = Field(
         default=None, description="Speculative decoding; off if absent."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Arithmetic between quantized layers: auto is float32 on CPU and the "
+        "checkpoint's own type on NVIDIA GPUs.",
     )
     threads: int | None = Field(
         default=None,
@@ -293,11 +297,10 @@ class Serving(Section):
         default=1, ge=1, le=64, description="Copies of the engine; each has its own GPUs."
     )
     ports: Ports = Field(default=Ports(), description="TCP ports.")
-    ready_timeout: Duration = Field(default=300.0, gt=0, description="Deadline for readiness.")
+    ready_timeout: PositiveDuration = Field(default=300.0, description="Deadline for readiness.")
     drain_timeout: Duration = Field(default=30.0, description="Time for requests to end at stop.")
-    default_deadline: Duration | None = Field(
+    default_deadline: PositiveDuration | None = Field(
         default=None,
-        gt=0,
         description="Longest time a request may take, unless it says so itself.",
     )
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from toolkit.engine.openvino.rotary import frequencies
+
 if TYPE_CHECKING:
     from toolkit.checkpoint.architecture import Architecture
 
@@ -91,36 +93,35 @@ def _parameter(name: str, shape: list[int], dtype: Any) -> Node:
     return node
 
 
+def integers(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """A one-dimensional shape, axis list or index for graph operations."""
+    return np.array(values, np.int64)
+
+
 def rms_norm(x: Node, weight: np.ndarray[Any, np.dtype[np.float32]], arch: Architecture) -> Node:
     """Root-mean-square norm over the last axis (Zhang & Sennrich, 2019)."""
     from openvino import opset13 as ops
 
     square = ops.power(x, np.float32(2.0))
-    mean = ops.reduce_mean(square, np.int64([-1]), keep_dims=True)
+    mean = ops.reduce_mean(square, integers(-1), keep_dims=True)
     inverse = ops.divide(np.float32(1.0), ops.sqrt(ops.add(mean, np.float32(arch.rms_norm_eps))))
     return ops.multiply(ops.multiply(x, inverse), weight.reshape((1,) * 2 + (-1,)))
-
-
-def inverse_frequencies(arch: Architecture) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Rotary frequencies [D/2] (Su et al., 2021), scaled as the checkpoint says."""
-    exponents = np.arange(0, arch.head_dim, 2, dtype=np.float64) / arch.head_dim
-    plain = 1.0 / arch.rope_theta**exponents
-    scaling = arch.rope_scaling
-    if scaling is None:
-        return plain.astype(np.float32)
-    return np.asarray(scaling.apply(plain), dtype=np.float32)
 
 
 def rotary_tables(arch: Architecture, position_ids: Node) -> tuple[Node, Node]:
     """Cosine and sine [B, 1, T, D] of the positions [B, T]."""
     from openvino import opset13 as ops
 
-    frequencies = inverse_frequencies(arch).reshape(1, -1, 1)
-    positions = ops.convert(ops.unsqueeze(position_ids, np.int64(1)), np.float32)
-    angles = ops.transpose(ops.matmul(frequencies, positions, False, False), [0, 2, 1])
+    inverse, factor = frequencies(arch.head_dim, arch.rope_theta, arch.rope_scaling)
+    positions = ops.convert(ops.unsqueeze(position_ids, integers(1)), np.float32)
+    angles = ops.matmul(inverse.reshape(1, -1, 1), positions, False, False)
+    angles = ops.transpose(angles, integers(0, 2, 1))
     both = ops.concat([angles, angles], -1)
+    tables = [ops.cos(both), ops.sin(both)]
+    if factor != 1.0:
+        tables = [ops.multiply(table, np.float32(factor)) for table in tables]
     axis = np.int64(1)
-    return ops.unsqueeze(ops.cos(both), axis), ops.unsqueeze(ops.sin(both), axis)
+    return ops.unsqueeze(tables[0], axis), ops.unsqueeze(tables[1], axis)
 
 
 def rotate(x: Node, cos: Node, sin: Node, head_dim: int) -> Node:
@@ -128,12 +129,12 @@ def rotate(x: Node, cos: Node, sin: Node, head_dim: int) -> Node:
     from openvino import opset13 as ops
 
     half, end, step, axis = (
-        np.int64([head_dim // 2]),
-        np.int64([2**62]),
-        np.int64([1]),
-        np.int64([3]),
+        integers(head_dim // 2),
+        integers(2**62),
+        integers(1),
+        integers(3),
     )
-    first = ops.slice(x, np.int64([0]), half, step, axis)
+    first = ops.slice(x, integers(0), half, step, axis)
     second = ops.slice(x, half, end, step, axis)
     turned = ops.concat([ops.multiply(second, np.float32(-1.0)), first], -1)
     return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
@@ -153,7 +154,7 @@ def causal_mask(input_ids: Node, attention_mask: Node) -> Node:
     visible = ops.less_equal(ops.unsqueeze(keys, np.int64(0)), ops.unsqueeze(queries, np.int64(1)))
     padding = ops.not_equal(attention_mask, np.int64(0))
     return ops.logical_and(
-        ops.unsqueeze(visible, np.int64([0, 1])), ops.unsqueeze(padding, np.int64([1, 2]))
+        ops.unsqueeze(visible, integers(0, 1)), ops.unsqueeze(padding, integers(1, 2))
     )
 
 
@@ -172,10 +173,10 @@ def attention(
     heads: dict[str, Node] = {}
     for name, count in (("q", arch.num_heads), ("k", arch.num_kv_heads), ("v", arch.num_kv_heads)):
         flat = weights.linear(x, f"{module}.{name}_proj")
-        split = ops.reshape(flat, np.int64([0, 0, count, arch.head_dim]), True)
+        split = ops.reshape(flat, integers(0, 0, count, arch.head_dim), True)
         if arch.qk_norm and name != "v":
             split = rms_norm(split, weights.vector(f"{module}.{name}_norm.weight"), arch)
-        heads[name] = ops.transpose(split, np.int64([0, 2, 1, 3]))
+        heads[name] = ops.transpose(split, integers(0, 2, 1, 3))
     query = rotate(heads["q"], shared.cos, shared.sin, arch.head_dim)
     key = rotate(heads["k"], shared.cos, shared.sin, arch.head_dim)
     keys = _cached(arch, f"layer.{layer}.key", key, shared, sinks)
@@ -189,8 +190,8 @@ def attention(
         causal=False,
     )
     merged = ops.reshape(
-        ops.transpose(context, np.int64([0, 2, 1, 3])),
-        np.int64([0, 0, arch.num_heads * arch.head_dim]),
+        ops.transpose(context, integers(0, 2, 1, 3)),
+        integers(0, 0, arch.num_heads * arch.head_dim),
         True,
     )
     return weights.linear(merged, f"{module}.o_proj")
@@ -207,7 +208,7 @@ def _cached(arch: Architecture, name: str, new: Node, shared: _Shared, sinks: li
     info.variable_id = name
     variable = Variable(info)
     shape = ops.concat(
-        [shared.batch, np.int64([arch.num_kv_heads]), np.int64([0]), np.int64([arch.head_dim])], 0
+        [shared.batch, integers(arch.num_kv_heads), integers(0), integers(arch.head_dim)], 0
     )
     past = ops.read_value(ops.broadcast(np.float32(0), shape), variable)
     past = ops.gather(past, shared.beam_idx, np.int64(0))
@@ -226,15 +227,15 @@ def _repeat_heads(arch: Architecture, x: Node, shared: _Shared) -> Node:
     shape = ops.concat(
         [
             shared.batch,
-            np.int64([arch.num_kv_heads]),
-            np.int64([group]),
-            np.int64([0]),
-            np.int64([arch.head_dim]),
+            integers(arch.num_kv_heads),
+            integers(group),
+            integers(0),
+            integers(arch.head_dim),
         ],
         0,
     )
     wide = ops.broadcast(ops.unsqueeze(x, np.int64(2)), shape, broadcast_spec="BIDIRECTIONAL")
-    return ops.reshape(wide, np.int64([0, arch.num_heads, -1, arch.head_dim]), True)
+    return ops.reshape(wide, integers(0, arch.num_heads, -1, arch.head_dim), True)
 
 
 def mlp(weights: Weights, prefix: str, x: Node) -> Node:

@@ -53,6 +53,8 @@ class Runner:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
+            # Integer weights would otherwise round the activations to 8 bits behind our back.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
