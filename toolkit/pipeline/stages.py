@@ -48,6 +48,7 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
     Raises:
         SpecError, UnsupportedError: with what would work instead.
     """
+    from toolkit.engine.openvino import settings
     from toolkit.quantize.check import check
 
     engine = job.deployment.engine
@@ -57,9 +58,8 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
             where="engine.runtime",
             hint="set engine.runtime: openvino",
         )
-    return check(
-        arch, job.deployment.quantization, runtime="openvino", tensor=engine.parallelism.tensor
-    )
+    settings.check(engine, job.deployment.quantization, arch)
+    return check(arch, job.deployment.quantization, runtime="openvino")
 
 
 def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> Artifact:
@@ -128,8 +128,7 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
     Its graph is fixed by the weights alone: limits, cache and batching are settings of the
     running engine and rendered into the repository.
     """
-    from toolkit.checkpoint import read_architecture
-    from toolkit.engine.openvino import compile_checkpoint
+    from toolkit.engine.openvino.compiling import compile_checkpoint
 
     inputs: dict[str, Json] = {
         "runtime": "openvino",
@@ -139,14 +138,8 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
     }
 
     def work(out: Path) -> None:
-        compile_checkpoint(
-            checkpoint.path,
-            read_architecture(checkpoint.path),
-            job.deployment.engine,
-            out,
-            progress=job.progress,
-            draft=drafting.path if drafting else None,
-        )
+        draft = drafting.path if drafting else None
+        compile_checkpoint(checkpoint.path, out, progress=job.progress, draft=draft)
 
     return job.workspace.produce("engine", inputs, work, progress=job.progress)
 
