@@ -1,0 +1,112 @@
+"""Which files make up a checkpoint, and how they get into an artifact without copying."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from toolkit.errors import EnvironmentError_
+from toolkit.progress import Progress
+from toolkit.spec.units import format_size
+
+SAFETENSORS = "*.safetensors"
+INDEX = "model.safetensors.index.json"
+
+WEIGHT_PATTERNS = (SAFETENSORS, "*.safetensors.index.json")
+SMALL_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE*",
+    "USE_POLICY*",
+)
+LEFT_OUT = ("consolidated*.safetensors", "adapter_model*.safetensors", "training_args*")
+"""Second copies of the weights in their maker's own layout, and what is no checkpoint."""
+
+PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+DISK_RESERVE = 1 << 30
+"""Bytes that stay free: a full disk takes other programs down."""
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether the file name fits one of the patterns, case as given."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name is a pickle, that is: code that runs when it is loaded."""
+    return matches(name, PICKLE_PATTERNS) and not matches(name, LEFT_OUT)
+
+
+def belongs(name: str, allow_pickle: Iterable[str] = ()) -> bool:
+    """Whether the file at the top of a checkpoint directory is part of it."""
+    if "/" in name or matches(name, LEFT_OUT):
+        return False
+    return matches(name, WEIGHT_PATTERNS + SMALL_PATTERNS) or name in allow_pickle
+
+
+def members(directory: Path, allow_pickle: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names of the checkpoint's files in ``directory``, sorted; no pickle beside safetensors."""
+    names = sorted(
+        entry.name
+        for entry in directory.iterdir()
+        if entry.is_file() and belongs(entry.name, tuple(allow_pickle))
+    )
+    if any(name.endswith(".safetensors") for name in names):
+        return tuple(name for name in names if not is_pickle(name))
+    return tuple(names)
+
+
+def link_or_copy(source: Path, target: Path, progress: Progress) -> None:
+    """Give ``source`` a second name, or copy it where the file system has no hard link for it.
+
+    An existing ``target`` is replaced. Symbolic links are followed, as the hub's cache has them.
+    """
+    real = source.resolve()
+    target.unlink(missing_ok=True)
+    try:
+        os.link(real, target)
+    except OSError:
+        ensure_space(target.parent, real.stat().st_size, reserve=0)
+        progress.note(f"{source.name} is copied: it lies on another file system")
+        shutil.copyfile(real, target)
+
+
+def ensure_space(directory: Path, needed: int, *, reserve: int = DISK_RESERVE) -> None:
+    """Refuse work that would fill the disk of ``directory``.
+
+    Args:
+        directory: Need not exist yet.
+        needed: Bytes to be written.
+        reserve: Bytes that must stay free beside them.
+
+    Raises:
+        EnvironmentError_: less is free.
+    """
+    there = directory.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed and free < needed + reserve:
+        raise EnvironmentError_(
+            f"{format_size(needed)} are needed and {format_size(reserve)} must stay free, "
+            f"but only {format_size(free)} are free",
+            where=str(there),
+            hint="free space, or choose another disk: TOOLKIT_WORKSPACE for artifacts, HF_HOME "
+            "for downloads from the hub, TOOLKIT_CACHE for other downloads",
+        )
