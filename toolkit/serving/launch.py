@@ -1,0 +1,168 @@
+"""What to start: the plan of one server, its command line and its environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from toolkit.serving.install import ServerBinary
+from toolkit.serving.ports import Endpoints
+from toolkit.serving.preflight import library_path
+from toolkit.spec.models import Deployment, Ports
+
+KV_CACHE_SCALE = "TOOLKIT_KV_CACHE_SCALE"
+"""Environment variable: share (0 < x <= 1) of its KV cache that the model shall allocate."""
+
+ADMIN_HEADER = "toolkit-admin-key"
+"""Header that opens the restricted HTTP endpoints; gRPC: :data:`ADMIN_METADATA`."""
+
+ADMIN_METADATA = f"triton-grpc-protocol-{ADMIN_HEADER}"
+"""gRPC metadata key of the same (Triton prefixes it)."""
+
+_RESTRICTED = "model-repository,trace,logging,shared-memory"
+_COPIED = 2**20
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class LaunchPlan(BaseModel):
+    """Everything the supervisor needs to start and restart one server; holds no secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    repository: Path
+    repository_digest: str
+    executable: Path
+    backends: Path
+    host: str
+    ports: Ports
+    ready_timeout: float
+    drain_timeout: float
+    max_batch_size: int
+    threads: int | None = None
+    gpus: tuple[int, ...] | None = None
+    environment: dict[str, str] = {}
+
+
+def plan(
+    deployment: Deployment,
+    repository: Path,
+    digest: str,
+    binary: ServerBinary,
+    *,
+    uses_gpu: bool,
+    environment: Mapping[str, str] | None = None,
+) -> LaunchPlan:
+    """The plan for ``deployment``, served from ``repository`` by ``binary``."""
+    serving, engine = deployment.serving, deployment.engine
+    return LaunchPlan(
+        name=deployment.name,
+        repository=repository.absolute(),
+        repository_digest=digest,
+        executable=binary.executable,
+        backends=binary.backends,
+        host=serving.host,
+        ports=serving.ports,
+        ready_timeout=serving.ready_timeout,
+        drain_timeout=serving.drain_timeout,
+        max_batch_size=engine.limits.max_batch_size,
+        threads=engine.threads,
+        gpus=serving.gpus if uses_gpu else None,
+        environment=dict(environment or {}),
+    )
+
+
+def mirror(repository: Path, target: Path) -> Path:
+    """A copy of ``repository`` for the server to read; large files are links to the original.
+
+    The stub runs an isolated Python that heeds no environment variable, so it writes its
+    ``__pycache__`` beside the sources; an artifact must not change by being served. Sources are
+    copied, because a model may resolve links to find itself.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for directory, subdirectories, files in os.walk(repository):
+        subdirectories[:] = [each for each in subdirectories if each != "__pycache__"]
+        here = target / Path(directory).relative_to(repository)
+        here.mkdir(parents=True)
+        for name in (*files, *subdirectories):
+            path = Path(directory) / name
+            if path.is_file() and path.stat().st_size <= _COPIED:
+                shutil.copyfile(path, here / name)
+            elif path.is_file() or path.is_symlink():
+                (here / name).symlink_to(path.resolve())
+    return target
+
+
+def command_line(
+    launch: LaunchPlan,
+    repository: Path,
+    endpoints: Endpoints,
+    *,
+    admin_key: str,
+    shm_prefix: str,
+) -> list[str]:
+    """The server's command line (flags as in ``tritonserver --help`` of 2.51).
+
+    The admin key stands in it, so users of the same machine may read it from the process list;
+    it keeps out who reaches the server by network alone.
+    """
+    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={admin_key}"
+    command = [
+        str(launch.executable),
+        f"--id={launch.name}",
+        f"--model-repository={repository}",
+        f"--backend-directory={launch.backends}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        "--exit-on-error=true",
+        "--strict-readiness=true",
+        f"--exit-timeout-secs={max(1, math.ceil(launch.drain_timeout))}",
+        f"--http-address={endpoints.host}",
+        f"--http-port={endpoints.http}",
+        f"--grpc-address={endpoints.host}",
+        f"--grpc-port={endpoints.grpc}",
+        f"--metrics-address={endpoints.host}",
+        f"--metrics-port={endpoints.metrics}",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
+        # Request objects kept for reuse: with fewer than run at once, gRPC allocates anew.
+        f"--grpc-infer-allocation-pool-size={max(8, launch.max_batch_size)}",
+        "--log-format=ISO8601",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+    ]
+    if launch.gpus is None:
+        command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
+    return command
+
+
+def environment(
+    launch: LaunchPlan, base: Mapping[str, str], *, kv_cache_scale: float
+) -> dict[str, str]:
+    """The server's whole environment.
+
+    The stub imports from the first python on PATH, so this interpreter's directory comes first.
+    PYTHONPATH is dropped: a repository has to be complete in itself.
+    """
+    env = {
+        key: value
+        for key, value in base.items()
+        if key not in (*_SECRETS, "PYTHONPATH", "PYTHONHOME")
+    }
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    libraries = library_path()
+    if libraries:
+        env["LD_LIBRARY_PATH"] = libraries
+    env["TOKENIZERS_PARALLELISM"] = "false"
+    env[KV_CACHE_SCALE] = f"{kv_cache_scale:g}"
+    if launch.threads is not None:
+        env.update(dict.fromkeys(_THREADS, str(launch.threads)))
+    if launch.gpus is not None:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in launch.gpus)
+    return env | launch.environment
