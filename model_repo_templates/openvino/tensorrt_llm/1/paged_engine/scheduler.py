@@ -94,7 +94,9 @@ class Scheduler:
         left = len(sequence.tokens) - sequence.computed
         if budget <= 0 or sequence not in self.running:
             return 0
-        if left > budget and not self.config.chunked_prefill:
+        # What was preempted may have grown past any budget; that alone is always split.
+        whole = not self.config.chunked_prefill and left <= self.config.max_num_tokens
+        if whole and left > budget:
             return 0
         count = min(left, budget)
         if not self._reserve(sequence, sequence.computed + count):

@@ -1,0 +1,18 @@
+"""The CPU engine: continuous batching over OpenVINO's paged attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llm_serving.engine_api import Engine
+from paged_engine import create
+
+
+def create_engine(settings: dict[str, Any], model_dir: Path) -> Engine:
+    """An engine over the compiled model in ``model_dir/engine``, not started yet.
+
+    Raises:
+        ValueError: settings that cannot work.
+    """
+    return create(settings, model_dir / "engine")
