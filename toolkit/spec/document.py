@@ -17,7 +17,7 @@ import yaml
 
 from toolkit.errors import SpecError
 from toolkit.spec.interpolation import expand
-from toolkit.spec.problems import Place, Problem, refuse_all
+from toolkit.spec.problems import Place, Problem, refuse_all, shown
 from toolkit.spec.yaml_errors import parse_problem
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -242,7 +242,7 @@ class _Builder:
             elif key in entries:
                 first = entries[key].key_place
                 self._problem(
-                    f"{key} is given twice, first in line {first.line}",
+                    f"{shown(key)} is given twice, first in line {first.line}",
                     place,
                     "keep one of the two",
                 )

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from toolkit.spec.document import MappingNode, Node, ScalarNode, SequenceNode, walk
 from toolkit.spec.fields import Slot, Spot, locate, tags
 from toolkit.spec.overrides import dotted
-from toolkit.spec.problems import Place, Problem
+from toolkit.spec.problems import Place, Problem, shown
 from toolkit.spec.section import Section
 from toolkit.spec.suggestions import unknown_key
 
@@ -76,7 +76,7 @@ def _wrong_value(details: ErrorDetails, spot: Spot, root: Node) -> Problem:
         return Problem(f"{name}: {details['msg']}", place)
     if spot.is_key:
         key = str(spot.path[-1])
-        return Problem(f"the name {key} must be {spot.slot.looks()}", place, _renamed(key))
+        return Problem(f"the name {shown(key)} must be {spot.slot.looks()}", place, _renamed(key))
     node = _node(root, spot.path)
     if node is None:
         return Problem(f"{name}: {details['msg']}", place)
@@ -166,8 +166,7 @@ def _shown(node: Node) -> str:
         return "a section"
     if isinstance(node, SequenceNode):
         return "a list"
-    text = node.raw if len(node.raw) <= _SHOWN else f"{node.raw[: _SHOWN - 3]}..."
-    return repr(text) if node.quoted or not text.isprintable() or not text else text
+    return shown(node.raw, limit=_SHOWN, quotes=node.quoted)
 
 
 def _node(root: Node, path: tuple[str | int, ...]) -> Node | None:

@@ -63,7 +63,7 @@ class Slot:
         """What it takes, in words."""
         for note in self.metadata:
             if isinstance(note, Looks):
-                return note.text + self._bounds().replace(" above", ", above")
+                return note.text
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.sections:

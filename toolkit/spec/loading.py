@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from toolkit.errors import SpecError
-from toolkit.spec.document import Json, MappingNode, Node, parse, plain
+from toolkit.spec.document import Json, MappingNode, Node, ScalarNode, parse, plain
 from toolkit.spec.explain import explain
 from toolkit.spec.models import Deployment
 from toolkit.spec.overrides import apply, from_environment, from_flags
@@ -93,7 +93,7 @@ def load(
             mistake, such as ``deploy.yaml:12:5``; ``details`` has one line for each other one.
     """
     root = parse(_read(path), str(path), environ=environ)
-    if root is None:
+    if root is None or (isinstance(root, ScalarNode) and root.value is None):
         raise SpecError(
             "the file is empty",
             where=str(path),
@@ -106,10 +106,15 @@ def load(
             hint="toolkit init --model SOURCE writes one to start from",
         )
     root = apply(root, [*from_environment(environ), *from_flags(overrides)])
-    return LoadedDeployment(_validate(root), path, _mapping(root))
+    return LoadedDeployment(validate(root), path, _mapping(root))
 
 
-def _validate(root: Node) -> Deployment:
+def validate(root: Node) -> Deployment:
+    """The deployment that a document describes.
+
+    Raises:
+        SpecError: as :func:`load`.
+    """
     try:
         return Deployment.model_validate(plain(root))
     except ValidationError as error:

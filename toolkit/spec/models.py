@@ -206,6 +206,12 @@ class Batching(Section):
     stream_interval: int = Field(
         default=1, ge=1, le=64, description="Engine steps between two streamed responses."
     )
+    responses_per_core: float = Field(
+        default=100,
+        ge=0,
+        description="Streamed responses a second and processor core that all requests share; "
+        "beyond it the tokens of one request are merged. 0: no bound.",
+    )
 
 
 class Engine(Section):

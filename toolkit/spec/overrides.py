@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import SpecError
 from toolkit.spec.document import Entry, MappingNode, Node, ScalarNode, SequenceNode, parse_value
-from toolkit.spec.problems import Place
+from toolkit.spec.problems import Place, shown
 
 PREFIX = "TOOLKIT__"
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\[\d+\])*(\.[A-Za-z0-9_-]+(\[\d+\])*)*")
@@ -132,5 +132,8 @@ def dotted(path: Iterable[str | int]) -> str:
     """``a.b[0].c``."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{shown(step)}" if text else shown(step)
     return text

@@ -21,6 +21,13 @@ class Place:
         return f"{self.label}:{self.line}:{self.column}" if self.line else self.label
 
 
+def shown(text: str, *, limit: int = 60, quotes: bool = False) -> str:
+    """``text`` for one line of a message: cut short, in quotes if it would not show else."""
+    if len(text) > limit:
+        text = f"{text[: limit - 3]}..."
+    return repr(text) if quotes or not text or not text.isprintable() else text
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing to mend."""

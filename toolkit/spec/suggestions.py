@@ -7,6 +7,7 @@ import re
 
 from toolkit.spec.fields import Known, Spot, known_fields
 from toolkit.spec.overrides import dotted
+from toolkit.spec.problems import shown
 from toolkit.spec.section import Section
 
 # What TensorRT-LLM, its Triton backend, ModelOpt and vLLM call what a field here sets. Sources:
@@ -46,7 +47,7 @@ def unknown_key(root: type[Section], spot: Spot) -> tuple[str, str | None]:
     """Message and hint for a key that its section does not have."""
     section = dotted(spot.path[:-1])
     key = str(spot.path[-1])
-    message = f"unknown key {key} in {section}" if section else f"unknown key {key}"
+    message = f"unknown key {shown(key)}" + (f" in {section}" if section else "")
     return message, _hint(root, spot, _snake(key))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -26,6 +26,7 @@ _SIZE_UNITS = {
     "TIB": 2**40,
 }
 _MAX_SIZE = 2**63 - 1
+_Number = TypeVar("_Number", int, float)
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s?([KMGT]i?B|B)", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s?(us|ms|s|min|m|h)")
@@ -101,41 +102,68 @@ def _exact_size(size: int) -> int | str:
     return size
 
 
+def _positive_size(value: Any) -> int:
+    return _above_zero(parse_size(value))
+
+
+def _positive_duration(value: Any) -> float:
+    return _above_zero(parse_duration(value))
+
+
+def _above_zero(value: _Number) -> _Number:
+    if value == 0:
+        raise ValueError("has to be above 0")
+    return value
+
+
+def _size_schema(limit: str) -> WithJsonSchema:
+    pattern = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?([KMGTkmgt][Ii]?)?[Bb]\s*$"
+    kinds = [
+        {"type": "integer", limit: 0, "description": "bytes"},
+        {"type": "string", "pattern": pattern},
+    ]
+    return WithJsonSchema({"anyOf": kinds, "examples": ["4GiB", "512MiB"]})
+
+
+def _duration_schema(limit: str) -> WithJsonSchema:
+    pattern = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?(us|ms|s|min|m|h)\s*$"
+    kinds = [
+        {"type": "number", limit: 0, "description": "seconds"},
+        {"type": "string", "pattern": pattern},
+    ]
+    return WithJsonSchema({"anyOf": kinds, "examples": ["500ms", "30s"]})
+
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
     Looks("a size such as 4GiB, 512MiB or 10GB"),
     PlainSerializer(_exact_size, return_type=int | str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "description": "bytes"},
-                {
-                    "type": "string",
-                    "pattern": r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?([KMGTkmgt][Ii]?)?[Bb]\s*$",
-                },
-            ],
-            "examples": ["4GiB", "512MiB"],
-        }
-    ),
+    _size_schema("minimum"),
 ]
 """Bytes, written as a whole number or with a unit (``4GiB``, ``10GB``)."""
+
+PositiveSize = Annotated[
+    int,
+    BeforeValidator(_positive_size),
+    Looks("a size above 0, such as 4GiB, 512MiB or 10GB"),
+    PlainSerializer(_exact_size, return_type=int | str),
+    _size_schema("exclusiveMinimum"),
+]
+"""As :data:`Size`, above 0."""
 
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     Looks("a duration such as 500ms, 30s or 2m"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "description": "seconds"},
-                {
-                    "type": "string",
-                    "pattern": r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?(us|ms|s|min|m|h)\s*$",
-                },
-            ],
-            "examples": ["500ms", "30s"],
-        }
-    ),
+    _duration_schema("minimum"),
 ]
 """Seconds, written as a number or with a unit (``500ms``, ``2m``)."""
+
+PositiveDuration = Annotated[
+    float,
+    BeforeValidator(_positive_duration),
+    Looks("a duration above 0, such as 500ms, 30s or 2m"),
+    _duration_schema("exclusiveMinimum"),
+]
+"""As :data:`Duration`, above 0."""
