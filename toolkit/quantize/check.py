@@ -39,6 +39,15 @@ class ResolvedQuantization:
     modules: tuple[str, ...]
     limits: AcceptLimits
 
+    def pinned(self, spec: Quantization) -> Quantization:
+        """``spec`` with what was ``auto`` or open spelled out, so that it resolves alike later."""
+        decided = {
+            "weights": self.weights.name,
+            "kv_cache": self.kv_cache.name,
+            "block_size": self.block_size,
+        }
+        return spec.model_copy(update=decided)
+
     @property
     def changes_nothing(self) -> bool:
         """Whether the checkpoint stays as it is."""

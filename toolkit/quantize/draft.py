@@ -1,0 +1,96 @@
+"""Derive a draft model for speculative decoding from its target: fewer layers, distilled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from toolkit.checkpoint.architecture import Architecture, read_architecture
+from toolkit.errors import UnsupportedError
+from toolkit.progress import Progress
+from toolkit.quantize.child import run_job
+from toolkit.quantize.draft_report import DraftReport
+from toolkit.quantize.run import NOTES, require_modelopt
+from toolkit.spec.models import Calibration
+
+_WORK = ".draft"
+
+
+def derive_draft(
+    checkpoint: Path,
+    layers: int,
+    steps: int,
+    calibration: Calibration,
+    out: Path,
+    *,
+    progress: Progress,
+    seed: int = 0,
+) -> DraftReport:
+    """Write a draft with ``layers`` of the target's layers into ``out``, distilled ``steps`` steps.
+
+    The same inputs give the same draft on the same machine and library versions. An interrupted
+    run continues from its last saved state when it is started again with the same ``out``.
+
+    Args:
+        checkpoint: The target, a plain checkpoint directory.
+        layers: Layers to keep; see :func:`kept_layers`.
+        steps: Optimizer steps; 0 only drops layers.
+        calibration: Text that is distilled on, beside the target's own continuations of it.
+        out: Directory for the checkpoint and notes.json.
+        progress: Told of every stage.
+        seed: Of batch order and continuations.
+
+    Raises:
+        UnsupportedError: more layers than the target has, or a quantized target.
+        BuildError: the training failed; the end of its log is attached.
+    """
+    check_draft(read_architecture(checkpoint), layers)
+    require_modelopt()
+    work = out / _WORK
+    work.mkdir(parents=True, exist_ok=True)
+    request = {
+        "checkpoint": str(checkpoint.resolve()),
+        "layers": layers,
+        "steps": steps,
+        "calibration": calibration.model_dump(mode="json"),
+        "out": str(work.resolve()),
+        "seed": seed,
+    }
+    report = DraftReport.from_json(run_job("derive_draft", request, progress=progress))
+    for file in sorted((work / "out").iterdir()):
+        file.replace(out / file.name)
+    shutil.rmtree(work)
+    (out / NOTES).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def check_draft(arch: Architecture, layers: int) -> None:
+    """Refuse a draft that is no smaller than its target.
+
+    Raises:
+        UnsupportedError: with the largest number of layers that makes sense.
+    """
+    if not 1 <= layers < arch.num_layers:
+        raise UnsupportedError(
+            f"a draft of {layers} layers is no smaller than the target's {arch.num_layers}",
+            where="engine.speculation.draft.derive_layers",
+            hint=f"keep 1 to {arch.num_layers - 1} layers; a sixth of them is a good start",
+        )
+    if arch.quantization:
+        raise UnsupportedError(
+            f"a draft is derived from full-precision weights, these are {arch.quantization}",
+            where="engine.speculation.draft.derive_layers",
+            hint="point model.source at the original checkpoint",
+        )
+
+
+def kept_layers(total: int, layers: int) -> tuple[int, ...]:
+    """Indices of the layers to keep: the first, the last, and evenly spaced ones between.
+
+    The ends translate from and to token embeddings and matter most; neighbours in the middle do
+    much the same work. One layer alone is the first.
+    """
+    if layers == 1:
+        return (0,)
+    return tuple(round(index * (total - 1) / (layers - 1)) for index in range(layers))
