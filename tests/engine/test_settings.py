@@ -61,7 +61,12 @@ def test_fields_arrive_where_they_belong() -> None:
             "max_queue_size": 9,
             "stream_interval": 2,
         },
-        speculation={"method": "ngram", "max_draft_len": 4, "max_matching_ngram_size": 2},
+        speculation={
+            "method": "ngram",
+            "max_draft_len": 4,
+            "max_matching_ngram_size": 2,
+            "max_concurrency": 6,
+        },
         threads=3,
         dtype="bfloat16",
     )
@@ -82,6 +87,7 @@ def test_fields_arrive_where_they_belong() -> None:
         speculation="ngram",
         max_draft_len=4,
         max_matching_ngram_size=2,
+        speculation_max_concurrency=6,
         inference_precision="bf16",
         threads=3,
     )

@@ -40,10 +40,12 @@ class HashingRunner:
         self.pool_bytes = self.pool.nbytes
         self.largest_step = 0
         self.steps = 0
+        self.tokens = 0
         self._wrong_every = wrong_every
 
     def run(self, rows: Sequence[Row]) -> np.ndarray:
         self.steps += 1
+        self.tokens += sum(len(row.tokens) for row in rows)
         self.largest_step = max(self.largest_step, sum(len(row.tokens) for row in rows))
         written: dict[tuple[int, int], int] = {}
         for row in rows:

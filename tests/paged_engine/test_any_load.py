@@ -37,6 +37,7 @@ loads = st.fixed_dictionaries(
         "batch": st.integers(1, 4),
         "extra_tokens": st.integers(0, 12),
         "stream_interval": st.integers(1, 3),
+        "concurrency": st.one_of(st.none(), st.integers(1, 3)),
         "cancel": st.integers(0, 8),
         "stop": st.lists(st.integers(0, VOCABULARY - 1), max_size=1).map(tuple),
     }
@@ -62,16 +63,15 @@ class Bench:
             tokens_per_block=BLOCK,
             speculation=load["speculation"],
             max_draft_len=drafts,
+            speculation_max_concurrency=load["concurrency"],
         )
         self.runner = HashingRunner(load["blocks"], BLOCK)
         proposer: Any = NoProposer()
         if load["speculation"] == "ngram":
             proposer = NGramProposer(2)
+        self.drafter = HashingRunner(load["blocks"], BLOCK, wrong_every=3)
         if load["speculation"] == "draft_model":
-            proposer = DraftModelProposer(
-                HashingRunner(load["blocks"], BLOCK, wrong_every=3),  # type: ignore[arg-type]
-                BLOCK,
-            )
+            proposer = DraftModelProposer(self.drafter, BLOCK)  # type: ignore[arg-type]
         self.pool = BlockPool(load["blocks"], BLOCK, reuse=load["reuse"])
         self.scheduler = Scheduler(self.config, self.pool)
         self.stepper = Stepper(
@@ -135,6 +135,7 @@ LOAD: dict[str, Any] = {
     "batch": 4,
     "extra_tokens": 12,
     "stream_interval": 1,
+    "concurrency": None,
 }
 
 
@@ -258,6 +259,26 @@ def test_right_drafts_save_steps(method: str) -> None:
     assert drafting.runner.steps == plain.runner.steps - (
         drafting.stepper.counts.accepted_draft_tokens
     )
+
+
+def test_drafting_pauses_while_many_generate_and_comes_back() -> None:
+    bench = Bench({**LOAD, "speculation": "draft_model", "concurrency": 1})
+    long = bench.add(0, (1, 2, 3), 24)
+    short = bench.add(1, (4, 5), 6)
+    finish(bench)
+    assert short.usage.draft_tokens == 0
+    assert long.usage.accepted_draft_tokens > 0
+
+
+def test_a_reused_prefix_serves_the_draft_model_too() -> None:
+    bench = Bench({**LOAD, "speculation": "draft_model"})
+    prompt = tuple(range(13))
+    bench.add(0, prompt, 2)
+    finish(bench)
+    second = bench.add(1, prompt, 2)
+    bench.stepper.step()
+    assert second.usage.cached_tokens == 12
+    assert bench.drafter.tokens == 13 + 1, "the draft computed only what it had not yet"
 
 
 def repeats(prompt: tuple[int, ...]) -> bool:

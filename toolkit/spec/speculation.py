@@ -32,25 +32,34 @@ class DraftSource(Section):
         return self
 
 
-class DraftModel(Section):
+class Drafting(Section):
+    """What every method that checks a chain of drafts has."""
+
+    max_draft_len: int = Field(default=5, ge=1, le=32, description="Tokens proposed at once.")
+    max_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pause while more requests than this generate; drafts pay for few at a time.",
+    )
+
+
+class DraftModel(Drafting):
     """A smaller model of the same vocabulary proposes tokens, the target verifies them."""
 
     method: Literal["draft_model"] = "draft_model"
     draft: DraftSource = Field(description="Where the draft model comes from.")
-    max_draft_len: int = Field(default=5, ge=1, le=32, description="Tokens proposed at once.")
 
 
-class NGram(Section):
+class NGram(Drafting):
     """Tokens that followed the same n-gram earlier in the prompt or output are proposed."""
 
     method: Literal["ngram"] = "ngram"
-    max_draft_len: int = Field(default=5, ge=1, le=32, description="Tokens proposed at once.")
     max_matching_ngram_size: int = Field(
         default=3, ge=1, le=16, description="Longest run of tokens that is searched for."
     )
 
 
-class Eagle3(Section):
+class Eagle3(Drafting):
     """An EAGLE-3 head trained for the target proposes tokens."""
 
     method: Literal["eagle3"] = "eagle3"

@@ -38,6 +38,7 @@ class EngineSettings:
     speculation: Literal["none", "draft_model", "ngram"]
     max_draft_len: int
     max_matching_ngram_size: int
+    speculation_max_concurrency: int | None
     inference_precision: Literal["f32", "bf16"]
     threads: int | None
 
@@ -75,6 +76,9 @@ def engine_settings(
         max_draft_len=_drafts(speculation),
         max_matching_ngram_size=(
             speculation.max_matching_ngram_size if isinstance(speculation, NGram) else 3
+        ),
+        speculation_max_concurrency=(
+            speculation.max_concurrency if isinstance(speculation, DraftModel | NGram) else None
         ),
         inference_precision="bf16" if engine.dtype == "bfloat16" else "f32",
         threads=engine.threads,

@@ -27,6 +27,7 @@ class _Block:
     holders: int = 0
     prefix: int | None = None
     key: BlockKey | None = None
+    drafted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class BlockPool:
         else:
             raise OutOfBlocksError
         self._blocks[block].holders = 1
+        self._blocks[block].drafted = False
         return block
 
     def release(self, blocks: Sequence[int]) -> None:
@@ -149,6 +151,17 @@ class BlockPool:
         self._next_prefix += 1
         self._by_key[key] = block
         return state.prefix
+
+    def mark_drafted(self, block: int) -> None:
+        """The draft model's cache holds this block's tokens too."""
+        self._blocks[block].drafted = True
+
+    def drafted_blocks(self, blocks: Sequence[int]) -> int:
+        """How many of ``blocks``, from the first on, the draft model's cache holds as well."""
+        for count, block in enumerate(blocks):
+            if not self._blocks[block].drafted:
+                return count
+        return len(blocks)
 
     def _forget(self, block: int) -> None:
         state = self._blocks[block]

@@ -14,7 +14,8 @@ class EngineConfig:
     """Every field is honoured; an unknown one is an error.
 
     Lengths are in tokens, ``kv_cache_bytes`` in bytes (None: what ``max_batch_size`` full
-    sequences need). ``speculation`` is ``none``, ``draft_model`` or ``ngram``.
+    sequences need). ``speculation`` is ``none``, ``draft_model`` or ``ngram``; with more than
+    ``speculation_max_concurrency`` requests generating it pauses.
     """
 
     max_batch_size: int = 64
@@ -33,6 +34,7 @@ class EngineConfig:
     speculation: Literal["none", "draft_model", "ngram"] = "none"
     max_draft_len: int = 0
     max_matching_ngram_size: int = 3
+    speculation_max_concurrency: int | None = None
     inference_precision: Literal["f32", "bf16", "f16"] = "f32"
     threads: int | None = None
 

@@ -82,7 +82,7 @@ class DraftModelProposer:
         self._tokens_per_block = tokens_per_block
 
     def propose(self, work: Ordered[Work]) -> None:
-        self._follow_prompts([item for item in work if not item.room])
+        self._follow_prompts([item for item in work if not item.sequence.generating])
         asking = [item for item in work if item.room]
         behind = [item.sequence.tokens[item.sequence.drafted :] for item in asking]
         while asking:

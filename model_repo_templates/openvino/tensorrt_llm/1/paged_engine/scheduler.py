@@ -74,8 +74,10 @@ class Scheduler:
     def plan(self) -> list[Work]:
         """The next step: at most ``max_num_tokens`` tokens; empty when nothing can run."""
         work: list[Work] = []
-        for sequence in [s for s in self.running if s.generating]:
-            self._generation(sequence, work)
+        generating = [s for s in self.running if s.generating]
+        drafts = self._drafts_each(len(generating))
+        for sequence in generating:
+            self._generation(sequence, drafts, work)
         budget = self.config.max_num_tokens - sum(w.count + w.room for w in work)
         for sequence in [s for s in self.running if not s.generating]:
             budget -= self._prompt(sequence, budget, work)
@@ -84,9 +86,14 @@ class Scheduler:
         still = set(map(id, self.running))  # a later one may have preempted an earlier one
         return [w for w in work if id(w.sequence) in still]
 
-    def _generation(self, sequence: Sequence, work: list[Work]) -> None:
+    def _drafts_each(self, generating: int) -> int:
+        """Checking drafts is nearly free for a few requests and dear once the cores are busy."""
+        most = self.config.speculation_max_concurrency
+        return self.config.max_draft_len if most is None or generating <= most else 0
+
+    def _generation(self, sequence: Sequence, drafts: int, work: list[Work]) -> None:
         length = len(sequence.tokens)
-        room = max(0, min(self.config.max_draft_len, sequence.limit - length - 1))
+        room = max(0, min(drafts, sequence.limit - length - 1))
         if sequence in self.running and self._reserve(sequence, length + room):
             work.append(Work(sequence, sequence.computed, 1, room))
 
@@ -122,7 +129,8 @@ class Scheduler:
         self.pool.reused += len(match.blocks)
         cached = len(match.blocks) * self.pool.tokens_per_block
         sequence.table = list(match.blocks)
-        sequence.computed = sequence.drafted = cached
+        sequence.computed = cached
+        sequence.drafted = self.pool.drafted_blocks(match.blocks) * self.pool.tokens_per_block
         sequence.remembered = len(match.blocks)
         sequence.prefix = match.prefix
         self._account(sequence, cached)

@@ -138,13 +138,11 @@ class Stepper:
             sequence.finish = "length"
 
     def _remember(self, sequence: Sequence) -> None:
-        """Make blocks findable that both the target and the draft have filled."""
+        """Make full blocks findable, and say which of them the draft has filled too."""
         pool = self._scheduler.pool
         if not pool.reuse:
             return
         filled = min(sequence.computed, len(sequence.tokens))
-        if self._draft_model:
-            filled = min(filled, sequence.drafted)
         size = pool.tokens_per_block
         while (sequence.remembered + 1) * size <= filled:
             start = sequence.remembered * size
@@ -153,6 +151,9 @@ class Stepper:
                 block, sequence.prefix, sequence.tokens[start : start + size]
             )
             sequence.remembered += 1
+        if self._draft_model:
+            for block in sequence.table[: min(filled, sequence.drafted) // size]:
+                pool.mark_drafted(block)
 
     def _count(self, work: list[Work]) -> None:
         counts = self.counts
