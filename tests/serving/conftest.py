@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,28 +10,38 @@ from pathlib import Path
 import pytest
 
 from toolkit.progress import Silent
+from toolkit.repository.contract import TensorContract, load_contract
 from toolkit.serving import deploy, install
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.state import RunDirectory
-from toolkit.spec.models import Deployment, ModelSource, Ports, Serving
+from toolkit.spec.models import Ports
 
-REPOSITORY = Path(__file__).parent / "word_repository"
-
-
-def words_deployment(name: str = "words", **serving: object) -> Deployment:
-    settings = {"ports": Ports(http=0, grpc=0, metrics=0), "drain_timeout": 10, **serving}
-    return Deployment(
-        name=name, model=ModelSource(source="./model"), serving=Serving.model_validate(settings)
-    )
+MODEL = Path(__file__).parent / "word_model/model.py"
 
 
 def words_repository(path: Path, name: str = "words") -> Path:
-    """A copy of the test's model repository with its ensemble named ``name``."""
-    shutil.copytree(REPOSITORY / "tensorrt_llm", path / "tensorrt_llm")
-    (path / name / "1").mkdir(parents=True)
-    config = (REPOSITORY / "ensemble/config.pbtxt").read_text()
-    (path / name / "config.pbtxt").write_text(config.replace("NAME", name))
+    """A repository with the test's model, which has every tensor of the public contract."""
+    contract = load_contract("public")
+    lines = [
+        f'name: "{name}"',
+        'backend: "python"',
+        f"max_batch_size: {contract.max_batch_size}",
+        "model_transaction_policy { decoupled: true }",
+        "instance_group [ { count: 1 kind: KIND_CPU } ]",
+    ]
+    for tensor in contract.inputs:
+        optional = "optional: true" if tensor.optional else ""
+        lines.append(f"input [ {{ {_tensor(tensor)} {optional} }} ]")
+    lines += [f"output [ {{ {_tensor(tensor)} }} ]" for tensor in contract.outputs]
+    version = path / name / "1"
+    version.mkdir(parents=True)
+    shutil.copy(MODEL, version)
+    (path / name / "config.pbtxt").write_text("\n".join(lines))
     return path
+
+
+def _tensor(tensor: TensorContract) -> str:
+    return f'name: "{tensor.name}" data_type: {tensor.dtype} dims: {list(tensor.dims)}'
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +58,12 @@ def state_dir(tmp_path: Path) -> Iterator[Path]:
         deploy.stop(RunDirectory(tmp_path / "state", path.parent.name), force=True)
 
 
-@pytest.fixture
-def make_plan(triton: install.ServerBinary, tmp_path: Path) -> Callable[..., LaunchPlan]:
-    """Plans for the words repository; keywords go to the plan's fields."""
+@pytest.fixture(scope="session")
+def plan_for(triton: install.ServerBinary) -> Callable[..., LaunchPlan]:
+    """Plans for the words model below a directory; keywords go to the plan's fields."""
 
-    def make(name: str = "words", **changes: object) -> LaunchPlan:
-        repository = tmp_path / f"repository-{name}"
+    def make(root: Path, name: str = "words", **changes: object) -> LaunchPlan:
+        repository = root / f"repository-{name}"
         if not repository.exists():
             words_repository(repository, name)
         plan = LaunchPlan(
@@ -70,3 +81,9 @@ def make_plan(triton: install.ServerBinary, tmp_path: Path) -> Callable[..., Lau
         return plan.model_copy(update=changes)
 
     return make
+
+
+@pytest.fixture
+def make_plan(plan_for: Callable[..., LaunchPlan], tmp_path: Path) -> Callable[..., LaunchPlan]:
+    """:func:`plan_for` below the test's own directory."""
+    return functools.partial(plan_for, tmp_path)
