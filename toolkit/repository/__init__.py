@@ -1,0 +1,1 @@
+"""The Triton model repository: rendered from templates, checked without a server."""
