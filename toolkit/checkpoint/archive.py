@@ -8,9 +8,9 @@ import shutil
 import sys
 import tarfile
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -41,13 +41,11 @@ class Packed:
     sha256: str
 
 
-def pack(
-    directory: Path, out: Path, progress: Progress, *, allow_pickle: Collection[str] = ()
-) -> Packed:
+def pack(directory: Path, out: Path, progress: Progress) -> Packed:
     """Write the checkpoint in ``directory`` as the archive ``out``.
 
-    The archive depends on the files' contents only. ``out`` ends with .tar (weights hardly
-    compress), .tar.gz or, from Python 3.14 on, .tar.zst.
+    The archive depends on the files' contents only, and never holds a pickle. ``out`` ends with
+    .tar (weights hardly compress), .tar.gz or, from Python 3.14 on, .tar.zst.
 
     Raises:
         SpecError: no sound checkpoint, or another suffix.
@@ -55,8 +53,8 @@ def pack(
         ValidationFailed: a file changed while it was packed.
     """
     mode = _compression(out)
-    verify(directory, allow_pickle, digests=False)
-    names = members(directory, allow_pickle)
+    verify(directory, digests=False)
+    names = members(directory)
     digests = DigestCache(directory).sha256(names, progress)
     sizes = {name: (directory / name).stat().st_size for name in names}
     record = PackRecord(
@@ -108,13 +106,14 @@ def unpack(archive: Path, out: Path, progress: Progress) -> CheckpointReport:
             _extract(archive, tar, record, partial, progress)
             progress.finish(f"{len(record.files)} files")
         (partial / PACK_RECORD).write_text(record.model_dump_json(indent=2) + "\n")
-        verify(partial, tuple(record.files), digests=False)
+        report = verify(partial, digests=False)
         if out.exists():
             out.rmdir()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return verify(out, tuple(record.files), digests=False)
+    # Their digests were checked as the files were written.
+    return replace(report, path=out, digests_checked=len(record.files))
 
 
 def _extract(
@@ -154,7 +153,7 @@ def _record(archive: Path, tar: tarfile.TarFile) -> PackRecord:
     except ValidationError as error:
         raise _tampered(archive, f"its record is damaged: {error.errors()[0]['msg']}") from error
     for name, entry in record.files.items():
-        if name in (".", "..") or not belongs(name, record.files) or "\\" in name or entry.size < 0:
+        if name in (".", "..") or not belongs(name) or "\\" in name or entry.size < 0:
             raise _tampered(archive, f"its record lists {name!r}, which no checkpoint has")
     return record
 

@@ -85,7 +85,7 @@ def convert(source: Path, out: Path, progress: Progress, *, shard_bytes: int = S
         tensor = file.tensors[names[name]]
         return _values(tensor, _rows(tensor, name, file.architecture, arch), dtype)
 
-    progress.start(f"dequantize {source.name}", total, "B")
+    progress.start(f"dequantize {source.name.lstrip('.')}", total, "B")
     write_weights(out, specs, values, progress, shard_bytes=shard_bytes)
     progress.finish(format_size(total))
 

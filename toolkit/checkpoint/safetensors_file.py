@@ -80,7 +80,7 @@ def read_header(path: Path) -> tuple[TensorInfo, ...]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_PREFIX), "little")
-            if size < _PREFIX or length > min(_LARGEST_HEADER, size - _PREFIX):
+            if not length or length > min(_LARGEST_HEADER, max(0, size - _PREFIX)):
                 raise _broken(path, _truncated_or_foreign(path, size))
             raw = file.read(length)
     except OSError as error:

