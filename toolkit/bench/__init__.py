@@ -1,0 +1,6 @@
+"""Benchmarks: workloads, load generation, metrics and reports.
+
+:func:`toolkit.bench.runner.run` drives a :class:`toolkit.bench.target.Target` (a Triton over
+gRPC or HTTP, or an engine inside this process) with a workload under a load and returns a
+:class:`toolkit.bench.report.BenchReport`.
+"""

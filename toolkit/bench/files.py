@@ -1,0 +1,50 @@
+"""Write a report's files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from toolkit.bench.html import render_html
+from toolkit.bench.markdown import render_markdown
+from toolkit.bench.report import BenchReport
+from toolkit.errors import EnvironmentError_, SpecError
+
+
+def write_report(report: BenchReport, folder: Path) -> tuple[Path, ...]:
+    """Write ``report.json``, ``report.md`` and ``report.html`` into ``folder``, each at once.
+
+    Raises:
+        EnvironmentError_: the folder cannot be written.
+    """
+    contents = {
+        "report.json": report.model_dump_json(indent=1) + "\n",
+        "report.md": render_markdown(report),
+        "report.html": render_html(report),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            temporary = folder / f".{name}.{os.getpid()}"
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(folder / name)
+    except OSError as error:
+        raise EnvironmentError_(
+            f"the report cannot be written: {error.strerror}", where=str(folder)
+        ) from error
+    return tuple(folder / name for name in contents)
+
+
+def read_report(path: Path) -> BenchReport:
+    """A report from its JSON file (or the folder that holds ``report.json``).
+
+    Raises:
+        SpecError: there is none, or it is not a report of this schema.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        return BenchReport.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise SpecError(f"no report: {error.strerror}", where=str(file)) from error
+    except ValueError as error:
+        raise SpecError("not a benchmark report of this version", where=str(file)) from error

@@ -1,0 +1,83 @@
+"""When requests are sent: by users who wait for their answers, or by the clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from toolkit.spec.section import Section
+from toolkit.spec.units import Duration
+
+
+class ClosedLoop(Section):
+    """``concurrency`` users; each sends its next request when the last one's answer is in.
+
+    The load adapts to the server: good for the throughput at a given number of users, not for
+    latency under a given traffic.
+    """
+
+    type: Literal["closed"] = "closed"
+    concurrency: int = Field(default=8, ge=1, le=16384, description="Users at once.")
+    think_time: Duration = Field(
+        default=0.0, description="From the end of a session to the user's next one."
+    )
+
+    @property
+    def label(self) -> str:
+        """Short, for tables."""
+        return f"{self.concurrency} user{'s' if self.concurrency > 1 else ''}"
+
+
+class OpenLoop(Section):
+    """Sessions that start at given times, whatever the server does.
+
+    ``poisson`` has exponential gaps, as many independent users make; ``constant`` equal gaps;
+    ``burst`` starts ``burst_size`` at once and pauses, with the same rate on average.
+    """
+
+    type: Literal["open"]
+    rate: float = Field(gt=0, le=100_000, description="Sessions started a second.")
+    arrivals: Literal["poisson", "constant", "burst"] = Field(
+        default="poisson", description="How the starts are spread."
+    )
+    burst_size: int = Field(default=8, ge=1, le=10_000, description="Sessions of one burst.")
+
+    @property
+    def label(self) -> str:
+        """Short, for tables."""
+        return f"{self.rate:g}/s {self.arrivals}"
+
+    def offsets(self, dice: random.Random) -> Iterator[float]:
+        """Seconds from the beginning at which sessions start, endlessly."""
+        if self.arrivals == "poisson":
+            now = 0.0
+            while True:
+                now += dice.expovariate(self.rate)
+                yield now
+        size = self.burst_size if self.arrivals == "burst" else 1
+        for number in itertools.count():
+            yield number // size * size / self.rate
+
+
+Load = Annotated[ClosedLoop | OpenLoop, Field(discriminator="type")]
+
+
+class Stop(Section):
+    """How much is measured, and what goes before.
+
+    With ``requests``: that many, after ``warmup_requests`` that run to their end first. The
+    window of measurement begins with the first and ends with the last answer.
+
+    With ``duration`` (the default): one steady load; the window opens after ``warmup``. What
+    was sent before it opened does not count, what was sent in it is waited for after it
+    closed, and tokens count for throughput if they arrived while it was open.
+    """
+
+    requests: int | None = Field(default=None, ge=1, le=10_000_000)
+    warmup_requests: int = Field(default=4, ge=0, le=1_000_000)
+    duration: Duration = Field(default=20.0, gt=0, description="Length of the window.")
+    warmup: Duration = Field(default=3.0, description="Load before the window.")

@@ -1,0 +1,151 @@
+"""Scenarios: a workload, loads and targets under a name, as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop
+from toolkit.bench.metrics import Objective
+from toolkit.bench.workload import Independent, PromptFile, Workload
+from toolkit.errors import SpecError
+from toolkit.spec.document import MappingNode, parse, plain
+from toolkit.spec.explain import explain
+from toolkit.spec.overrides import Override, apply
+from toolkit.spec.problems import Place, refuse_all
+from toolkit.spec.section import Section, as_tuple
+from toolkit.spec.units import Duration
+
+
+def _one_or_many(value: Any) -> Any:
+    """A single level is short for a list of one."""
+    single = isinstance(value, int | float) and not isinstance(value, bool)
+    return (value,) if single else as_tuple(value)
+
+
+Level = Annotated[int, Field(ge=1, le=16_384)]
+Rate = Annotated[float, Field(gt=0, le=100_000)]
+Levels = Annotated[tuple[Level, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+
+
+class ClosedLoads(Section):
+    """Closed-loop loads: one for each number of users."""
+
+    type: Literal["closed"] = "closed"
+    concurrency: Levels = (8,)
+    think_time: Duration = 0.0
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Each load."""
+        return tuple(
+            ClosedLoop(concurrency=users, think_time=self.think_time) for users in self.concurrency
+        )
+
+
+class OpenLoads(Section):
+    """Open-loop loads: one for each rate."""
+
+    type: Literal["open"]
+    rate: Rates
+    arrivals: Literal["poisson", "constant", "burst"] = "poisson"
+    burst_size: int = Field(default=8, ge=1, le=10_000)
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Each load."""
+        return tuple(
+            OpenLoop(type="open", rate=rate, arrivals=self.arrivals, burst_size=self.burst_size)
+            for rate in self.rate
+        )
+
+
+Loads = Annotated[ClosedLoads | OpenLoads, Field(discriminator="type")]
+
+
+class SamplingSpec(Section):
+    """How tokens are chosen; greedy unless told otherwise."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0)
+
+
+class Scenario(Section):
+    """A benchmark, but for the server."""
+
+    description: str = ""
+    workload: Workload = Independent()
+    load: Loads = ClosedLoads()
+    stop: Stop = Stop()
+    repeats: int = Field(default=1, ge=1, le=1000)
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of prompts and arrivals. If absent each run draws another, because a server "
+        "may still hold an earlier run's prompts in its KV cache.",
+    )
+    sampling: SamplingSpec = SamplingSpec()
+    slo: Objective | None = Field(
+        default=None, description="Targets; those of the deployment's classes if absent."
+    )
+
+
+def shipped() -> dict[str, Path]:
+    """The scenarios that come with the package, by name."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "scenarios", here.parents[1] / "benchmarks" / "scenarios"):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def load_scenario(name_or_path: str, overrides: Sequence[Override] = ()) -> Scenario:
+    """A shipped scenario by its name, or one from a file; ``overrides`` are laid over it.
+
+    Raises:
+        SpecError: there is no such scenario, or it is wrong, with the line.
+    """
+    known = shipped()
+    path = known.get(name_or_path, Path(name_or_path))
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"no scenario {name_or_path!r}: {getattr(error, 'strerror', None) or error}",
+            hint=f"shipped: {', '.join(known)}; or give the path of a YAML file",
+        ) from error
+    return _beside(parse_scenario(source, str(path), overrides), path.parent)
+
+
+def parse_scenario(source: str, label: str, overrides: Sequence[Override] = ()) -> Scenario:
+    """The scenario that a YAML text describes; ``label`` names it in errors.
+
+    Raises:
+        SpecError: ``where`` is the place of the first mistake.
+    """
+    root = parse(source, label, environ=None)
+    if root is None:
+        root = MappingNode({}, Place(label, 1, 1))
+    if not isinstance(root, MappingNode):
+        raise SpecError("a scenario holds sections such as workload:", where=str(root.place))
+    root = apply(root, overrides)
+    try:
+        return Scenario.model_validate(plain(root))
+    except ValidationError as error:
+        refuse_all(explain(error, Scenario, root))
+        raise
+
+
+def _beside(scenario: Scenario, folder: Path) -> Scenario:
+    """A prompts file is meant from where the scenario is."""
+    workload = scenario.workload
+    if not isinstance(workload, PromptFile):
+        return scenario
+    path = str((folder / Path(workload.path).expanduser()).resolve())
+    return scenario.model_copy(update={"workload": workload.model_copy(update={"path": path})})

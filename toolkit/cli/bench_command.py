@@ -1,0 +1,321 @@
+"""``toolkit bench``: measure latency and throughput of a deployment or of any Triton."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.options import JsonOption, QuietOption, SetOption, WorkspaceOption
+from toolkit.cli.output import print_json, print_table
+from toolkit.cli.progress import PlainLines
+from toolkit.errors import ServerError, SpecError, ValidationFailed
+from toolkit.progress import Silent
+from toolkit.spec.document import parse_value
+from toolkit.spec.overrides import Override, from_flags
+from toolkit.spec.problems import Place
+
+INTERRUPTED = 130
+LOAD = "Load"
+WORKLOAD = "Workload"
+JUDGE = "Verdict"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench")(bench_command)
+
+
+def bench_command(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The deployment file.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="grpc://HOST:PORT or http://HOST:PORT.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model to call; default: FILE's name.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="grpc (streaming, default), http-stream or http."),
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option("--scenario", "-s", metavar="NAME|FILE", help="What to run.")
+    ] = "smoke",
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="FIELD=VALUE", help="Override a field of the scenario."),
+    ] = None,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(help="Users at once, e.g. 1,8,32: closed loop.", rich_help_panel=LOAD),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Sessions a second, e.g. 0.5,2: open loop.", rich_help_panel=LOAD),
+    ] = None,
+    arrivals: Annotated[
+        str | None, typer.Option(help="poisson, constant or burst.", rich_help_panel=LOAD)
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="Measured time of each load.", rich_help_panel=LOAD)
+    ] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="Time of load before that.", rich_help_panel=LOAD)
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(help="Measure so many instead of for a time.", rich_help_panel=LOAD),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Repeats of each load.", rich_help_panel=LOAD)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of prompts and arrivals; default: another each time, as the server's cache "
+            "still holds the last prompts.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(help="Length of prompts.", rich_help_panel=WORKLOAD)
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(help="Length of answers.", rich_help_panel=WORKLOAD)
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="tokenizer.json or its folder; default: the deployment's, else words are counted.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.", min=0.1)] = 120.0,
+    slo_ttft_ms: Annotated[
+        float | None,
+        typer.Option(help="Target for the first token.", min=0.001, rich_help_panel=JUDGE),
+    ] = None,
+    slo_itl_ms: Annotated[
+        float | None,
+        typer.Option(help="Target for the time per token.", min=0.001, rich_help_panel=JUDGE),
+    ] = None,
+    fail_on_errors: Annotated[
+        bool, typer.Option("--fail-on-errors", help="Exit 5 if any failed.", rich_help_panel=JUDGE)
+    ] = False,
+    fail_below_slo: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Exit 5 if fewer requests meet the SLO, e.g. 0.95.",
+            min=0,
+            max=1,
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where report.json, .md, .html go."),
+    ] = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure latency and throughput; writes JSON, Markdown and one HTML page.
+
+    FILE names a deployment that runs; --url and --model name any Triton. Ctrl-C ends early and
+    still writes what was measured.
+    """
+    changes = [
+        *_load_changes(concurrency, rate, arrivals),
+        *_change("--duration", "stop.duration", duration),
+        *_change("--warmup", "stop.warmup", warmup),
+        *_change("--requests", "stop.requests", requests),
+        *_change("--repeats", "repeats", repeats),
+        *_change("--seed", "seed", seed),
+        *_change("--prompt-tokens", "workload.prompt_tokens", prompt_tokens),
+        *_change("--output-tokens", "workload.output_tokens", output_tokens),
+        *_change("--slo-ttft-ms", "slo.ttft_ms", slo_ttft_ms),
+        *_change("--slo-itl-ms", "slo.itl_ms", slo_itl_ms),
+        *from_flags(with_ or ()),
+    ]
+    place = _place(file, url, model, protocol, set_ or [], workspace)
+    report = _measure(place, scenario, changes, tokenizer or place.tokenizer, timeout, quiet)
+    folder = output or place.default_output
+    _show(report, folder, json)
+    _judge(report, fail_on_errors, fail_below_slo)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What to measure, and what the deployment file says beside it."""
+
+    url: str
+    model: str
+    protocol: Any
+    tokenizer: Path | None
+    objectives: dict[str, Any]
+    default_output: Path | None
+
+
+def _place(
+    file: Path | None,
+    url: str | None,
+    model: str | None,
+    protocol: str | None,
+    overrides: list[str],
+    workspace: Path | None,
+) -> _Place:
+    from toolkit.bench.endpoint import find_deployed
+    from toolkit.bench.metrics import Objective
+    from toolkit.spec.loading import load
+    from toolkit.workspace import default_root
+
+    if protocol not in (None, "grpc", "http-stream", "http"):
+        raise SpecError(
+            f"unknown protocol {protocol!r}", where="--protocol", hint="grpc, http-stream or http"
+        )
+    if file is None:
+        if url is None or model is None:
+            raise SpecError("give a deployment FILE, or --url and --model")
+        return _Place(url, model, protocol, None, {}, None)
+    deployment = load(file, overrides=overrides).deployment
+    root = workspace or default_root(file)
+    classes = {
+        name: Objective(ttft_ms=one.ttft_ms, itl_ms=one.itl_ms)
+        for name, one in deployment.scheduling.classes.items()
+    }
+    # Requests of no class are served as the first one listed.
+    objectives = {"": next(iter(classes.values())), **classes}
+    found = None if url else find_deployed(deployment, root)
+    address = url or ""
+    if found:
+        address = found.grpc_url if protocol in (None, "grpc") else found.http_url
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return _Place(
+        address,
+        model or deployment.name,
+        protocol,
+        found.tokenizer if found else None,
+        objectives,
+        root / "bench" / f"{deployment.name}-{stamp}",
+    )
+
+
+def _measure(
+    place: _Place,
+    scenario_name: str,
+    changes: list[Override],
+    tokenizer: Path | None,
+    timeout: float,
+    quiet: bool,
+) -> Any:
+    from toolkit.bench.chat import chat_format
+    from toolkit.bench.endpoint import triton_target
+    from toolkit.bench.records import Sampling
+    from toolkit.bench.runner import Options, run
+    from toolkit.bench.scenario import load_scenario
+    from toolkit.bench.vocabulary import Tokens, Words
+    from toolkit.bench.workload import Material
+
+    scenario = load_scenario(scenario_name, changes)
+    target = triton_target(place.url, place.model, place.protocol, timeout=timeout)
+    options = Options(
+        stop=scenario.stop,
+        repeats=scenario.repeats,
+        seed=secrets.randbelow(2**31) if scenario.seed is None else scenario.seed,
+        objectives={"": scenario.slo} if scenario.slo else place.objectives,
+        sampling=Sampling(**scenario.sampling.model_dump()),
+        material=Material(Tokens(tokenizer) if tokenizer else Words(), chat_format(tokenizer)),
+        title=f"{place.model}: {Path(scenario_name).stem}",
+    )
+    # Plain lines, no bars: a bar is redrawn ten times a second by the process that measures.
+    progress = Silent() if quiet else PlainLines(sys.stderr)
+    return run(target, scenario.workload, scenario.load.loads, options, progress=progress)
+
+
+def _show(report: Any, folder: Path | None, as_json: bool) -> None:
+    from toolkit.bench.files import write_report
+    from toolkit.bench.rows import summary_table
+
+    written = write_report(report, folder) if folder else ()
+    if as_json:
+        print_json(report)
+        return
+    table = summary_table(report)
+    partial = " (partial: interrupted)" if report.partial else ""
+    right = ",".join(table.columns[1:])
+    print_table(f"{report.title}{partial}", table.columns, table.rows, right=right)
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    if written:
+        typer.echo(f"report: {written[-1]}")
+
+
+def _judge(report: Any, on_errors: bool, least: float | None) -> None:
+    """Turn the report into the exit code.
+
+    Raises:
+        ServerError: no request completed.
+        ValidationFailed: what was asked for was missed.
+    """
+    requests = sum(repeat.requests for point in report.points for repeat in point.repeats)
+    completed = sum(repeat.completed for point in report.points for repeat in point.repeats)
+    if not completed:
+        raise ServerError(
+            "no request completed", where=report.target.url, details=list(report.notes)
+        )
+    if report.partial:
+        raise typer.Exit(INTERRUPTED)
+    if on_errors and completed < requests:
+        raise ValidationFailed(
+            f"{requests - completed} of {requests} requests failed", details=list(report.notes)
+        )
+    if least is not None:
+        _judge_slo(report, least)
+
+
+def _judge_slo(report: Any, least: float) -> None:
+    missed = []
+    for point in report.points:
+        share = point.totals.get("good_share")
+        if share is None:
+            raise SpecError(
+                "there is no SLO to hold the requests against",
+                where="--fail-below-slo",
+                hint="set --slo-ttft-ms or --slo-itl-ms, slo: in the scenario, or a class's target",
+            )
+        if share.value < least:
+            missed.append(f"{point.label}: {share.value:.1%}")
+    if missed:
+        raise ValidationFailed(
+            f"fewer than {least:.1%} of the requests met the SLO", details=missed
+        )
+
+
+def _load_changes(
+    concurrency: str | None, rate: str | None, arrivals: str | None
+) -> Iterator[Override]:
+    if concurrency and rate:
+        raise SpecError("--concurrency is a closed loop, --rate an open one: give one of them")
+    if concurrency:
+        loads = f"{{type: closed, concurrency: [{concurrency}]}}"
+        yield from _change(f"--concurrency {concurrency}", "load", loads)
+    if rate:
+        yield from _change(f"--rate {rate}", "load", f"{{type: open, rate: [{rate}]}}")
+    yield from _change("--arrivals", "load.arrivals", arrivals)
+
+
+def _change(flag: str, field: str, value: object) -> Iterator[Override]:
+    """The override that a flag stands for; errors then name the flag."""
+    if value is not None:
+        yield Override(tuple(field.split(".")), parse_value(str(value), flag), Place(flag))
