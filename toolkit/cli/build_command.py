@@ -89,14 +89,28 @@ def _row(stage: StageResult, dry_run: bool) -> tuple[str, ...]:
         format_duration(stage.seconds),
         "" if artifact.reused else format_size(manifest.peak_memory_bytes),
         format_size(manifest.size),
-        _remarks(manifest.notes),
+        _remarks(name, manifest.notes),
     )
 
 
-def _remarks(notes: Any) -> str:
-    """The one line that a stage wrote about its result, if it did."""
-    summary = notes.get("summary") if isinstance(notes, dict) else None
-    return summary if isinstance(summary, str) else ""
+def _remarks(stage: str, notes: Any) -> str:
+    """What is worth knowing of a stage's own figures."""
+    if not isinstance(notes, dict):
+        return ""
+    if stage == "checkpoint":
+        return str(notes.get("source", ""))
+    if stage == "quantized" and notes.get("gate"):
+        gate = notes["gate"]
+        return (
+            f"perplexity {gate['perplexity_original']:.2f} -> {gate['perplexity_quantized']:.2f}, "
+            f"top-1 {gate['top1_agreement']:.1%}"
+        )
+    if stage == "draft" and "acceptance" in notes:
+        return f"{len(notes['layers'])} layers, acceptance {notes['acceptance']:.1%}"
+    if stage == "engine":
+        carried = notes["target"]["carried"]
+        return ", ".join(f"{count} {how}" for how, count in carried.items())
+    return ""
 
 
 def _as_json(result: BuildResult, dry_run: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.pipeline import stages
-from toolkit.pipeline.stages import Job
+from toolkit.pipeline.stages import BuiltRuntime, Job
 from toolkit.progress import Progress
 from toolkit.spec.models import Deployment
 from toolkit.workspace import Artifact, Json, Manifest, Workspace, record_use
@@ -31,6 +31,7 @@ class BuildResult:
     deployment: Deployment
     stages: tuple[StageResult, ...]
     complete: bool
+    runtime: BuiltRuntime = "openvino"
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of the stage ``name``, None when the build has no such stage."""
@@ -46,7 +47,7 @@ class BuildResult:
         artifact = self.artifact("repository")
         if artifact is None:
             raise LookupError("this build has no repository")
-        return artifact.path
+        return artifact.path / stages.REPOSITORY
 
 
 def build(
@@ -82,7 +83,7 @@ def build(
     quantized = run("quantized", lambda: stages.quantize(job, checkpoint, resolved))
     drafting = run.maybe("draft", lambda: stages.draft(job, checkpoint))
     engine = run("engine", lambda: stages.compile_engine(job, quantized, drafting))
-    run("repository", lambda: stages.render(job, engine, quantized))
+    run("repository", lambda: stages.render(job, engine, quantized, resolved))
     result = BuildResult(deployment, tuple(run.done), complete=True)
     if not dry_run:
         record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])

@@ -7,9 +7,11 @@ part of the deployment file that it obeys, the versions of the software that doe
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.errors import UnsupportedError
@@ -19,6 +21,16 @@ from toolkit.quantize.check import ResolvedQuantization
 from toolkit.spec.models import Calibration, Deployment, ModelSource
 from toolkit.spec.speculation import DraftModel, DraftSource
 from toolkit.workspace import Artifact, Json, Workspace
+from toolkit.workspace.manifest import NOTES
+
+BuiltRuntime = Literal["openvino"]
+"""The runtimes that this release builds for; ``auto`` becomes the one of this machine."""
+
+REPOSITORY = "repository"
+"""The folder of a repository artifact that Triton is given; the manifest stays outside it."""
+
+QUANTIZERS = ("nvidia-modelopt", "torch", "transformers")
+COMPILERS = ("openvino",)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
     """
     from toolkit.engine.openvino import settings
     from toolkit.quantize.check import check
+    from toolkit.quantize.draft import check_draft
 
     engine = job.deployment.engine
     if engine.runtime not in ("auto", "openvino"):
@@ -59,6 +72,9 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
             hint="set engine.runtime: openvino",
         )
     settings.check(engine, job.deployment.quantization, arch)
+    speculation = engine.speculation
+    if isinstance(speculation, DraftModel) and speculation.draft.derive_layers is not None:
+        check_draft(arch, speculation.draft.derive_layers)
     return check(arch, job.deployment.quantization, runtime="openvino")
 
 
@@ -84,10 +100,6 @@ def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> 
         quantize(checkpoint.path, spec, out, progress=job.progress)
 
     return job.workspace.produce("quantized", inputs, work, progress=job.progress)
-
-
-QUANTIZERS = ("nvidia-modelopt", "torch", "transformers")
-COMPILERS = ("openvino",)
 
 
 def draft(job: Job, checkpoint: Artifact) -> Artifact | None:
@@ -119,7 +131,7 @@ def _derive(job: Job, checkpoint: Artifact, source: DraftSource) -> Artifact:
             checkpoint.path, layers, source.distill_steps, calibration, out, progress=job.progress
         )
 
-    return job.workspace.produce("draft", inputs, work, progress=job.progress)
+    return job.workspace.produce("draft", inputs, work, progress=job.progress, resume=True)
 
 
 def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) -> Artifact:
@@ -139,28 +151,45 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
 
     def work(out: Path) -> None:
         draft = drafting.path if drafting else None
-        compile_checkpoint(checkpoint.path, out, progress=job.progress, draft=draft)
+        made = compile_checkpoint(checkpoint.path, out, progress=job.progress, draft=draft)
+        (out / NOTES).write_text(json.dumps(dataclasses.asdict(made)))
 
     return job.workspace.produce("engine", inputs, work, progress=job.progress)
 
 
-def render(job: Job, engine: Artifact, checkpoint: Artifact) -> Artifact:
-    """The Triton model repository, checked statically before it is published."""
-    from toolkit.repository import check_static, render, templates_directory
+def render(
+    job: Job, engine: Artifact, checkpoint: Artifact, resolved: ResolvedQuantization
+) -> Artifact:
+    """The Triton model repository, in the folder :data:`REPOSITORY` of the artifact."""
+    from toolkit.repository.layout import template_root
+    from toolkit.repository.render import render
 
+    deployment = settled(job.deployment, resolved)
     inputs: dict[str, Json] = {
-        "deployment": job.deployment.model_dump(mode="json", exclude={"quantization", "model"}),
+        "deployment": deployment.model_dump(
+            mode="json", exclude={"model": True, "quantization": {"calibration", "accept"}}
+        ),
         "engine": engine.key,
         "checkpoint": checkpoint.key,
-        "templates": tree_digest(templates_directory()),
-        **_software("toolkit.repository", "toolkit.spec", tools=()),
+        "templates": tree_digest(template_root()),
+        **_software("toolkit.repository", "toolkit.engine", "toolkit.spec", tools=("jinja2",)),
     }
 
     def work(out: Path) -> None:
-        render(job.deployment, engine.path, checkpoint.path, out)
-        check_static(out)
+        render(deployment, engine.path, checkpoint.path, out / REPOSITORY)
 
     return job.workspace.produce("repository", inputs, work, progress=job.progress)
+
+
+def settled(deployment: Deployment, resolved: ResolvedQuantization) -> Deployment:
+    """The deployment with what ``auto`` became for this model and machine."""
+    formats = {"weights": resolved.weights.name, "kv_cache": resolved.kv_cache.name}
+    return deployment.model_copy(
+        update={
+            "quantization": deployment.quantization.model_copy(update=formats),
+            "engine": deployment.engine.model_copy(update={"runtime": "openvino"}),
+        }
+    )
 
 
 def _calibration(spec: Calibration) -> Mapping[str, Json]:

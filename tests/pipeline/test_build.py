@@ -1,0 +1,167 @@
+"""A build does what is missing and nothing else, and survives being killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from toolkit.cli.app import run
+from toolkit.errors import UnsupportedError
+from toolkit.pipeline import BuildResult, build
+from toolkit.progress import Silent
+from toolkit.spec.loading import load
+from toolkit.spec.models import Deployment
+from toolkit.workspace import Artifact, Workspace, users_by_key
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "smollm2.yaml"
+pytestmark = pytest.mark.slow
+
+
+def variant(*overrides: str) -> Deployment:
+    common = ("name=plain", "quantization.weights=none")
+    return load(EXAMPLE, overrides=(*common, *overrides), environ={}).resolved()
+
+
+def look(store: Workspace, *overrides: str) -> dict[str, bool]:
+    """Which stages a build would find done."""
+    result = build(variant(*overrides), store, progress=Silent(), dry_run=True)
+    assert result.complete
+    return {stage.name: stage.artifact.reused for stage in result.stages}
+
+
+def test_second_build_only_finds(store: Workspace, plain_build: BuildResult) -> None:
+    again = build(plain_build.deployment, store, progress=Silent())
+    assert all(stage.artifact.reused for stage in again.stages)
+    assert [s.artifact.key for s in again.stages] == [s.artifact.key for s in plain_build.stages]
+
+
+def test_every_artifact_of_a_build_verifies(store: Workspace, plain_build: BuildResult) -> None:
+    for stage in plain_build.stages:
+        assert store.verify(stage.artifact) == [], stage.name
+
+
+def test_what_a_deployment_uses_is_remembered(store: Workspace, plain_build: BuildResult) -> None:
+    users = users_by_key(store.root)
+    for stage in plain_build.stages:
+        assert "plain" in users[stage.artifact.key]
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("engine.kv_cache.reuse=false", {"repository"}),
+        ("engine.limits.max_batch_size=8", {"repository"}),
+        ("engine.batching.max_queue_size=7", {"repository"}),
+        ("name=other", {"repository"}),
+        ("quantization.weights=fp8", {"quantized", "engine", "repository"}),
+        ("quantization.kv_cache=fp8", {"quantized", "engine", "repository"}),
+    ],
+)
+def test_a_change_builds_only_what_depends_on_it(
+    store: Workspace, sample_checkpoint: Artifact, override: str, again: set[str]
+) -> None:
+    empty = Workspace(store.root.parent / f"looking-{os.getpid()}")
+    try:
+        _seed(store, empty)
+        stages = look(empty, override)
+    finally:
+        shutil.rmtree(empty.root)
+    assert {name for name, reused in stages.items() if not reused} == again
+
+
+def _seed(store: Workspace, empty: Workspace) -> None:
+    """A workspace that holds the plain build and nothing else, by hard links."""
+    plain = build(variant(), store, progress=Silent())
+    for stage in plain.stages:
+        target = empty.root / stage.artifact.path.relative_to(store.root)
+        shutil.copytree(stage.artifact.path, target, copy_function=os.link)
+
+
+def test_dry_run_without_the_checkpoint_says_so(tmp_path: Path) -> None:
+    result = build(variant(), Workspace(tmp_path), progress=Silent(), dry_run=True)
+    assert not result.complete
+    assert [stage.name for stage in result.stages] == ["checkpoint"]
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_what_cannot_work_is_refused_before_anything_is_built(
+    store: Workspace, sample_checkpoint: Artifact
+) -> None:
+    before = {artifact.key for artifact in store.list()}
+    for override, word in (
+        ("engine.limits.max_seq_len=900000", "max_seq_len"),
+        ("engine.parallelism.tensor=2", "gpus|parallelism"),
+        ("quantization={weights: int4_awq, block_size: 100}", "block"),
+    ):
+        with pytest.raises(Exception, match=word):
+            build(variant(override), store, progress=Silent())
+    assert {artifact.key for artifact in store.list()} == before
+
+
+def test_runtime_that_is_not_built_here_is_refused(
+    store: Workspace, sample_checkpoint: Artifact
+) -> None:
+    with pytest.raises(UnsupportedError, match="tensorrt"):
+        build(variant("engine.runtime=tensorrt"), store, progress=Silent())
+
+
+def test_command_links_the_repository_and_reports_json(
+    store: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "out" / "models"
+    arguments = ["build", str(EXAMPLE), "--set", "quantization.weights=none", "--json", "-q"]
+    arguments += ["--set", "name=plain", "--workspace", str(store.root), "--output", str(link)]
+    assert run(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert link.resolve() == Path(report["repository"]).resolve()
+    assert (link / "plain" / "config.pbtxt").is_file()
+    assert [stage["name"] for stage in report["stages"]] == ["checkpoint", "engine", "repository"]
+    (tmp_path / "file").write_text("")
+    assert run([*arguments[:-1], str(tmp_path / "file")]) == 2
+
+
+def test_a_build_killed_at_ten_random_moments_completes(
+    tmp_path: Path, sample_checkpoint: Artifact
+) -> None:
+    """The whole build, quantization included, with little calibration so that it stays short."""
+    overrides = (
+        f"model.source={sample_checkpoint.path}",
+        "quantization={weights: fp8, calibration: {samples: 4, max_length: 64}, "
+        "accept: {perplexity_increase: 0.5, kl_divergence: 1.0, top1_agreement: 0.5}}",
+    )
+    store = Workspace(tmp_path / "ws")
+    command = [sys.executable, "-m", "toolkit", "build", str(EXAMPLE), "-q"]
+    command += ["--workspace", str(store.root)]
+    for override in overrides:
+        command += ["--set", override]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    dice = random.Random(20261124)
+    killed = 0
+    while killed < 10:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(dice.uniform(0.3, 12))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        elif killed < 10:
+            assert process.returncode == 0
+            newest = store.list()[-dice.randint(1, 3)]
+            store.remove(newest)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    artifacts = store.list()
+    assert {"checkpoint", "quantized", "engine", "repository"} == {a.kind for a in artifacts}
+    for artifact in artifacts:
+        assert store.verify(artifact) == []
+    store.prune({artifact.key for artifact in artifacts})
+    assert not list(store.root.glob("*/.*.partial"))
