@@ -168,9 +168,12 @@ def _failed(package: str, version: str, log: str) -> EnvironmentError_:
             hint="check network, HTTPS_PROXY and `pip config list`; then run the same again",
             details=errors[-3:],
         )
+    # Without a retry, pip says the same of an index that cannot be reached.
+    none_found = "(from versions: none)" in text
+    unknown = "its index does not have it, or cannot be reached; " if none_found else ""
     return EnvironmentError_(
         f"pip could not download {name}",
-        hint=f"see what it says by itself: pip download --no-deps {package}=={version}",
+        hint=f"{unknown}see what it says by itself: pip download --no-deps {package}=={version}",
         details=errors[-5:],
     )
 
