@@ -95,11 +95,12 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            while self._take():
+            open_still = True
+            while open_still:
+                open_still = self._take()
                 self._send_due()
         except BaseException as error:
             self._on_failure(error)
-            raise
 
     def _take(self) -> bool:
         """Wait for chunks, or until text has waited long enough; False: closed."""

@@ -46,7 +46,7 @@ class Stream:
         self.finish: FinishReason | None = None
         self.usage = Usage()
         self.error = ""
-        self.last_sent = 0.0
+        self.last_sent = float("-inf")
         self._closing = threading.Lock()
         self._closed = False
 

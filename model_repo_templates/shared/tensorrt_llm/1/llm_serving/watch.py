@@ -72,7 +72,6 @@ class Watch:
                     self._metrics.update(self._engine.stats(), self._sender.totals)
         except BaseException as error:
             self._on_failure(error)
-            raise
 
     def _check_engine(self) -> None:
         if self.engine_thread and not self.engine_thread.is_alive():

@@ -1,0 +1,179 @@
+"""A checkpoint in miniature, a rendered repository with the test engine, a real Triton."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+MODEL_CODE = HERE.parents[1] / "model_repo_templates/shared/tensorrt_llm/1"
+sys.path[:0] = [str(MODEL_CODE), str(HERE)]
+
+import fake_pb_utils  # noqa: E402
+
+sys.modules.setdefault("triton_python_backend_utils", fake_pb_utils)
+
+WORDS = "the quick brown fox jumps over the lazy dog while größte Füchse 🎉 träumen 日本語 "
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """Configuration and a byte-level tokenizer of some 300 tokens; no weights."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|end|>", "<|start|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS] * 4, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}))
+    (folder / "tokenizer_config.json").write_text("{}")
+    return folder
+
+
+def write_engine(folder: Path) -> Path:
+    """A compiled engine's folder as far as rendering reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = {"model_type": "llama", "vocab_size": 320, "max_position": 8192}
+    target |= {"carried": {}, "kv_cache": None}
+    engine = {"runtime": "openvino", "openvino": "0", "target": target, "draft": None}
+    (folder / "engine.json").write_text(json.dumps(engine))
+    (folder / "openvino_model.xml").write_text("<net/>")
+    (folder / "openvino_model.bin").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A running server; ``process`` is tritonserver itself."""
+
+    process: subprocess.Popen[bytes]
+    http: str
+    grpc: str
+    metrics: str
+    log: Path
+
+    def ready(self, model: str) -> bool:
+        try:
+            with urllib.request.urlopen(
+                f"{self.http}/v2/models/{model}/ready", timeout=5
+            ) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def start_triton(repository: Path, model: str, log: Path) -> Triton:
+    from toolkit.progress import Silent
+    from toolkit.serving import install, launch, ports
+    from toolkit.spec.models import Ports
+
+    server = install.install_server(Silent())
+    plan = launch.LaunchPlan(
+        name=model,
+        repository=repository,
+        repository_digest="",
+        executable=server.executable,
+        backends=server.backends,
+        host="127.0.0.1",
+        ports=Ports(http=0, grpc=0, metrics=0),
+        ready_timeout=60,
+        drain_timeout=5,
+        max_batch_size=64,
+    )
+    endpoints = ports.choose("127.0.0.1", plan.ports)
+    command = launch.command_line(
+        plan, repository, endpoints, admin_key="test", shm_prefix=f"test{endpoints.http}_"
+    )
+    environment = launch.environment(plan, {"PATH": "/usr/bin:/bin"}, kv_cache_scale=1)
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    triton = Triton(process, endpoints.http_url, endpoints.grpc_url, endpoints.metrics_url, log)
+    deadline = time.monotonic() + 60
+    while not triton.ready(model):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(log.read_text()[-3000:])
+        time.sleep(0.1)
+    return triton
+
+
+def stop_triton(triton: Triton) -> None:
+    triton.process.terminate()
+    try:
+        triton.process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        triton.process.kill()
+        triton.process.wait()
+
+
+def render_double(folder: Path, checkpoint: Path, **engine_settings: object) -> Path:
+    """A repository named ``chat`` whose engine is the test's."""
+    from toolkit.repository.render import render
+    from toolkit.spec.models import Deployment
+
+    deployment = Deployment.model_validate(
+        {
+            "name": "chat",
+            "model": {"source": "test"},
+            "engine": {
+                "limits": {"max_batch_size": 32, "max_input_len": 512, "max_seq_len": 4096},
+                "batching": {"max_queue_size": 4},
+            },
+        }
+    )
+    repository = folder / "repository"
+    render(deployment, write_engine(folder / "engine"), checkpoint, repository)
+    version = repository / "chat/1"
+    shutil.copy(HERE / "double/adapter.py", version / "adapter.py")
+    settings = json.loads((version / "settings.json").read_text())
+    settings["engine"].update(engine_settings)
+    (version / "settings.json").write_text(json.dumps(settings))
+    return repository
+
+
+@pytest.fixture(scope="module")
+def triton(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    folder = tmp_path_factory.mktemp("triton")
+    running = start_triton(render_double(folder, checkpoint), "chat", folder / "server.log")
+    yield running
+    stop_triton(running)
