@@ -187,10 +187,10 @@ def start(
 
 
 def running_already(directory: RunDirectory, plan: LaunchPlan, *, replace: bool) -> RunState | None:
-    """The state of a live server of the same repository; clears a dead one's traces.
+    """The state of a live server of the same plan; clears a dead one's traces.
 
     Raises:
-        ServerError: a live server of that name serves something else and ``replace`` is off.
+        ServerError: a live server of that name has another plan and ``replace`` is off.
     """
     state = directory.read()
     if state is None:
@@ -201,11 +201,11 @@ def running_already(directory: RunDirectory, plan: LaunchPlan, *, replace: bool)
     if state.status in ENDED:
         stop(directory)  # its supervisor is on its way out
         return None
-    if state.repository_digest == plan.repository_digest:
+    if state.plan_fingerprint == plan.fingerprint:
         return state
     if not replace:
         raise ServerError(
-            f"{plan.name} is running already, from another build",
+            f"{plan.name} is running already, from another build or with other settings",
             where=f"{state.endpoints.http_url} (supervisor pid {state.supervisor_pid})",
             hint=f"toolkit stop {plan.name}, or deploy with --replace",
         )

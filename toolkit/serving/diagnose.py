@@ -62,8 +62,8 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "engine-version",
         "engine",
-        r"Serialization assertion .*[Vv]ersion tag does not match.*?"
-        r"(?P<what>Current Version: \d+, Serialized Engine Version: \d+)?",
+        r"Serialization assertion .*[Vv]ersion tag does not match"
+        r"(?:.*?(?P<what>Current Version: \d+, Serialized Engine Version: \d+))?",
         "the engine was built with another TensorRT than the server has ({what})",
         "rebuild with engine.release set to the release of the serving container, or serve with "
         "the container of the release that built it",

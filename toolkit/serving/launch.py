@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -49,6 +50,11 @@ class LaunchPlan(BaseModel):
     threads: int | None = None
     gpus: tuple[int, ...] | None = None
     environment: dict[str, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for plans that start the same server in the same way."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def plan(

@@ -65,6 +65,7 @@ class RunState(BaseModel):
     metrics_port: int = 0
     repository: str
     repository_digest: str
+    plan_fingerprint: str
     launched_at: str
     ready_at: str | None = None
     start_seconds: float | None = None

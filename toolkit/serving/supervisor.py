@@ -122,6 +122,7 @@ class Supervisor:
             host=self._plan.host,
             repository=str(self._plan.repository),
             repository_digest=self._plan.repository_digest,
+            plan_fingerprint=self._plan.fingerprint,
             launched_at=now(),
         )
         self._directory.write(state)

@@ -1,0 +1,170 @@
+"""``toolkit deploy FILE``: build what is missing, launch Triton, prove that it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolkit.cli.options import (
+    FileArgument,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    SetOption,
+    WorkspaceOption,
+)
+from toolkit.cli.output import print_json, print_table
+from toolkit.cli.progress import command_progress
+
+if TYPE_CHECKING:
+    from toolkit.progress import Progress
+    from toolkit.serving.deploy import RunningServer
+    from toolkit.serving.launch import LaunchPlan
+    from toolkit.serving.validate import ValidationReport
+    from toolkit.spec.models import Deployment
+    from toolkit.workspace import Workspace
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("deploy")(deploy_command)
+
+
+def deploy_command(
+    file: FileArgument,
+    set_: SetOption = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, show the log, stop with Ctrl-C.")
+    ] = False,
+    validate: Annotated[
+        bool, typer.Option(help="Check the server live before calling it up.")
+    ] = True,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Stop another build of the same name first.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the server running if validation fails.")
+    ] = False,
+    offline: OfflineOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Build what is missing of FILE, launch Triton, wait until it is ready, validate it.
+
+    The server goes on in the background under a supervisor that restarts it after a crash.
+    """
+    from toolkit.spec.loading import load
+    from toolkit.workspace import Workspace, default_root
+
+    deployment = load(file, overrides=set_ or ()).resolved()
+    store = Workspace(workspace or default_root(file))
+    with command_progress(quiet=quiet) as progress:
+        plan = _plan(deployment, store, offline, progress)
+        if foreground:
+            _stay(deployment, plan, store, replace, validate, progress)
+            return
+        from toolkit.serving import deploy
+
+        server = deploy.start(plan, store.root, progress=progress, replace=replace)
+        report = _validate(deployment, server, progress) if validate else None
+        if report is not None and not report.passed and not keep and not server.reused:
+            server.stop()
+    _print(server, report, json)
+    if report is not None:
+        report.raise_if_failed()
+
+
+def _plan(
+    deployment: Deployment, store: Workspace, offline: bool, progress: Progress
+) -> LaunchPlan:
+    from toolkit.pipeline import build
+    from toolkit.serving import deploy
+
+    built = build(deployment, store, progress=progress, offline=offline)
+    artifact = built.artifact("repository")
+    return deploy.prepare(
+        deployment,
+        built.repository,
+        runtime=built.runtime,
+        progress=progress,
+        digest=artifact.key if artifact else None,
+    )
+
+
+def _validate(
+    deployment: Deployment, server: RunningServer, progress: Progress
+) -> ValidationReport:
+    from toolkit.serving.validate import QUICK, validate_live
+
+    return validate_live(server.endpoints, deployment, progress=progress, only=QUICK)
+
+
+def _stay(
+    deployment: Deployment,
+    plan: LaunchPlan,
+    store: Workspace,
+    replace: bool,
+    validate: bool,
+    progress: Progress,
+) -> None:
+    from toolkit.serving.deploy import failure
+    from toolkit.serving.foreground import run_foreground
+    from toolkit.serving.state import RunState
+    from toolkit.serving.validate import QUICK, validate_live
+
+    reports: list[ValidationReport] = []
+
+    def check(state: RunState) -> bool:
+        report = validate_live(state.endpoints, deployment, progress=progress, only=QUICK)
+        reports.append(report)
+        return report.passed
+
+    state = run_foreground(plan, store.root, replace=replace, on_ready=check if validate else None)
+    if state.status == "failed":
+        raise failure(state)
+    for report in reports:
+        report.raise_if_failed()
+
+
+def _print(server: RunningServer, report: ValidationReport | None, json: bool) -> None:
+    if json:
+        print_json(_as_json(server, report))
+        return
+    if report is not None:
+        from toolkit.cli.validate_command import print_report
+
+        print_report(report)
+    if report is not None and not report.passed:
+        return
+    print_table(
+        f"{server.name}: {'was running already' if server.reused else 'running'}",
+        ("what", "where"),
+        (
+            ("HTTP", server.http_url),
+            ("gRPC", server.grpc_url),
+            ("metrics", server.metrics_url),
+            ("log", server.log),
+        ),
+    )
+    typer.echo(
+        f"try:  curl -s {server.http_url}/v2/models/{server.name}/generate "
+        """-d '{"text_input": "The capital of France is", "max_tokens": 16}'\n"""
+        f"then: toolkit status, toolkit logs -f {server.name}, toolkit stop {server.name}"
+    )
+
+
+def _as_json(server: RunningServer, report: ValidationReport | None) -> dict[str, Any]:
+    state = server.state()
+    return {
+        "name": server.name,
+        "status": state.status,
+        "reused": server.reused,
+        "start_seconds": state.start_seconds,
+        "http": server.http_url,
+        "grpc": server.grpc_url,
+        "metrics": server.metrics_url,
+        "log": str(server.log),
+        "validation": report.as_json() if report else None,
+    }
