@@ -54,7 +54,6 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
         module = types.ModuleType("toolkit.cli.probe_command")
         module.register = register  # type: ignore[attr-defined]
-        module.__spec__ = types.SimpleNamespace(name="probe")  # type: ignore[assignment]
         monkeypatch.setitem(sys.modules, "toolkit.cli.probe_command", module)
         monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
         commands = (Command("probe", "probe_command", "Probe.", "Test"),)

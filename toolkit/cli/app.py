@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import signal
 import sys
@@ -31,8 +30,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         for command in COMMANDS:
-            if importlib.util.find_spec(f"toolkit.cli.{command.module}"):
-                self.add_command(_listing(command))
+            self.add_command(_listing(command))
 
     def resolve_command(
         self, ctx: Any, args: list[str]
