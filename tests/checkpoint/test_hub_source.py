@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gguf_files import TinyGguf
 from hub_double import HubDouble
 from tiny_checkpoints import write_checkpoint
 
-from toolkit.checkpoint import fetch
+from toolkit.checkpoint import fetch, verify
 from toolkit.errors import EnvironmentError_, SpecError, ToolkitError, ValidationFailed
 from toolkit.progress import Silent
 from toolkit.spec.models import ModelSource
@@ -168,6 +169,41 @@ def test_a_file_that_stays_damaged_is_refused_and_not_kept(
 def test_weights_are_linked_out_of_the_hubs_cache(get: Fetch) -> None:
     artifact = get("hf://acme/tiny")
     assert (artifact.path / SHARD).stat().st_nlink == 2
+
+
+def test_a_gguf_file_of_a_repository_is_converted(
+    get: Fetch, hub: HubDouble, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gguf"
+    (folder / "files").mkdir(parents=True)
+    TinyGguf().write(folder / "files" / "tiny-q8.gguf")
+    TinyGguf(seed=1).write(folder / "other.gguf")
+    hub.add("acme/gguf", folder)
+    artifact = get("hf://acme/gguf/files/tiny-q8.gguf@main")
+    assert verify(artifact.path, deep=True).architecture is not None
+    assert artifact.manifest.inputs["commit"] == COMMIT
+    assert hub.downloads("other.gguf") == []
+    assert get("hf://acme/gguf/files/tiny-q8.gguf@main", offline=True).reused
+    assert get("hf://acme/gguf/other.gguf").key != artifact.key
+
+
+def test_progress_adds_up_to_the_download(
+    workspace: Workspace, model: Path, hub: HubDouble
+) -> None:
+    class Bars(Silent):
+        def __init__(self) -> None:
+            self.bars: list[list[float]] = []
+
+        def start(self, what: str, total: float | None = None, unit: str = "") -> None:
+            self.bars.append([total or 0, 0])
+
+        def advance(self, amount: float = 1) -> None:
+            self.bars[-1][1] += amount
+
+    progress = Bars()
+    artifact = fetch(ModelSource(source="hf://acme/tiny"), workspace, progress=progress)
+    assert progress.bars[0][0] == artifact.manifest.size
+    assert all(total == done for total, done in progress.bars)
 
 
 def test_no_space_is_said_before_anything_is_downloaded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -167,6 +168,15 @@ def test_an_interrupt_ends_pip_and_leaves_nothing(
     assert started[0].poll() is not None
     assert list((tmp_path / "toolkit-cache").rglob("*.whl")) == []
     assert list((tmp_path / "toolkit-cache" / "wheels").glob(".download-*")) == []
+
+
+def test_what_a_killed_download_left_is_swept_away(index: Index, tmp_path: Path) -> None:
+    shelves = tmp_path / "toolkit-cache" / "wheels"
+    for name in (".download-old", ".download-running"):
+        (shelves / name / "tmp").mkdir(parents=True)
+    os.utime(shelves / ".download-old", (1, 1))
+    path = get(index.publish(wheel()))
+    assert {entry.name for entry in shelves.iterdir()} == {".download-running", path.parent.name}
 
 
 def test_progress_adds_up_to_the_size(index: Index) -> None:

@@ -48,7 +48,7 @@ def watch_growth(
     except BaseException:
         stop.set()
         watcher.join()
-        progress.finish("interrupted")
+        progress.finish("stopped")
         raise
     stop.set()
     watcher.join()

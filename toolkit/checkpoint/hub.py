@@ -210,7 +210,8 @@ def _fetch(
     with _without_bars(), translated(reference.repo, reference.revision):
         if not missing:
             return fetch(commit)
-        with watch_growth(f"download {reference.repo}", cache_directory(), total, progress):
+        folder = cache_directory() / f"models--{reference.repo.replace('/', '--')}"
+        with watch_growth(f"download {reference.repo}", folder, total, progress):
             # Asked by its name, the branch is remembered for the day without network.
             snapshot = fetch(reference.revision)
             return snapshot if snapshot.name == commit else fetch(commit)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +36,7 @@ _NETWORK_SIGNS = (
     "ProxyError",
     "Max retries exceeded",
 )
+_ROOM = ".download-"
 _TOKEN_IN_URL = re.compile(r"://[^/\s@]+@")
 
 
@@ -77,8 +79,9 @@ def pip_wheel(
             "then put the .whl file into that directory",
         )
     shelf.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(shelf.parent)
     ensure_space(shelf.parent, 2 * (size or 0))
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=shelf.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_ROOM, dir=shelf.parent) as scratch:
         room = Path(scratch)
         with watch_growth(f"download {name}", room, size, progress):
             _pip_download(package, version, platform, room)
@@ -90,6 +93,13 @@ def pip_wheel(
         target = shelf / found.name
         found.replace(target)
     return target
+
+
+def _sweep(shelves: Path) -> None:
+    """Remove what killed downloads left; a running one is younger than a day."""
+    for room in shelves.glob(f"{_ROOM}*"):
+        if time.time() - room.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _kept(shelf: Path, sha256: str) -> Path | None:
