@@ -132,7 +132,7 @@ def start_triton(repository: Path, model: str, log: Path) -> Triton:
     while not triton.ready(model):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(log.read_text()[-3000:])
+            pytest.fail(log.read_text())
         time.sleep(0.1)
     return triton
 

@@ -10,7 +10,7 @@ import numpy as np
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
 
-class TritonModelException(Exception):
+class TritonModelException(Exception):  # noqa: N818 - Triton's name
     pass
 
 

@@ -151,8 +151,14 @@ def test_fields_that_triton_would_overlook(parameters: str, field: str) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    ["", "{}", '{"Streaming": true}', '{"triton_enable_empty_final_response": true}']
-    + ['{"return_context_logits": false}', '{"user": "me"}'],
+    [
+        "",
+        "{}",
+        '{"Streaming": true}',
+        '{"triton_enable_empty_final_response": true}',
+        '{"return_context_logits": false}',
+        '{"user": "me"}',
+    ],
 )
 def test_other_parameters_pass(parameters: str) -> None:
     check_parameters(parameters, KNOWN)

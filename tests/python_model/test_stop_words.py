@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_serving.stop_words import StopWords
+import itertools
 
 LETTERS = st.text(alphabet="abc ", max_size=25)
 WORDS = st.lists(st.text(alphabet="abc ", min_size=1, max_size=4), max_size=4)
@@ -33,7 +34,7 @@ def test_text_up_to_the_first_stop_word_however_chunked(
     words: list[str], text: str, cuts: list[int]
 ) -> None:
     places = [0, *sorted(cuts), len(text)]
-    chunks = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [text[a:b] for a, b in itertools.pairwise(places)]
     out, word = run(tuple(words), chunks)
     assert out == expected(tuple(words), text)
     assert (word is not None) == (out != text or any(w in text for w in words))

@@ -51,7 +51,8 @@ class EchoEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         with self._wake:
-            if len(self._waiting) >= self._queue:
+            places = self._batch - len(self._running)
+            if len(self._waiting) - places >= self._queue:
                 raise QueueFull(f"{len(self._waiting)} requests wait already (max_queue_size)")
             self._waiting.append(request)
             self._wake.notify()
