@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_serving.stop_words import StopWords
-import itertools
 
 LETTERS = st.text(alphabet="abc ", max_size=25)
 WORDS = st.lists(st.text(alphabet="abc ", min_size=1, max_size=4), max_size=4)
