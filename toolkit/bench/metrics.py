@@ -228,8 +228,8 @@ SAMPLED: tuple[Sampled, ...] = (
 )
 
 TOTALS: tuple[Total, ...] = (
-    Total("output_throughput", "output tokens", "tokens/s", "higher", _output_rate),
-    Total("request_throughput", "requests completed", "requests/s", "higher", _request_rate),
+    Total("output_throughput", "output token throughput", "tokens/s", "higher", _output_rate),
+    Total("request_throughput", "request throughput", "requests/s", "higher", _request_rate),
     Total("goodput", "requests within the SLO", "requests/s", "higher", _goodput),
     Total("good_share", "share within the SLO", "share", "higher", _good_share),
     Total("error_share", "share failed", "share", "lower", _error_share),

@@ -1,0 +1,186 @@
+"""``toolkit bench`` as a user meets it: output, files, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_double import error, response, serving
+
+from toolkit.bench.files import read_report
+from toolkit.cli.app import run
+
+SHORT = ("--requests", "8", "--with", "stop.warmup_requests=0", "--quiet")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A server that answers three words; prompts that begin ``slow`` take their time."""
+
+    def script(request: Any, context: Any) -> Iterator[Any]:
+        for _ in range(3):
+            time.sleep(0.01)
+            yield response("word ")
+        yield response("", final=True, num_output_tokens=3)
+
+    with serving(script) as (number, _):
+        yield number
+
+
+def bench(port: int, *arguments: str) -> int:
+    return run(["bench", "--url", f"localhost:{port}", "--model", "m", *SHORT, *arguments])
+
+
+def test_a_run_prints_a_table_and_writes_three_files(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(port, "--concurrency", "1,2", "--output", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "1 user" in printed
+    assert "2 users" in printed
+    assert str(tmp_path / "report.html") in printed
+    report = read_report(tmp_path)
+    assert [point.repeats[0].completed for point in report.points] == [8, 8]
+    assert report.tokens_counted_by == "server"
+    assert not report.partial
+
+
+def test_json_is_the_report_and_nothing_else(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(port, "--json", "--rate", "200", "--arrivals", "constant") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["schema_version"] == 1
+    assert report["points"][0]["load"] == {
+        "type": "open",
+        "rate": 200.0,
+        "arrivals": "constant",
+        "burst_size": 8,
+    }
+
+
+def test_each_run_has_prompts_of_its_own_unless_a_seed_is_given(
+    port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = []
+    for arguments in ((), (), ("--seed", "7")):
+        assert bench(port, "--json", "--concurrency", "1", *arguments) == 0
+        seeds.append(json.loads(capsys.readouterr().out)["seed"])
+    assert seeds[0] != seeds[1]
+    assert seeds[2] == 7
+
+
+def test_an_unreachable_server_is_exit_code_6(
+    unused_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(unused_port) == 6
+    assert "not reachable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("--duration", "3x"), "--duration"),
+        (("--concurrency", "0"), "--concurrency 0"),
+        (("--concurrency", "1", "--rate", "1"), "closed loop"),
+        (("--scenario", "nonsense"), "nonsense"),
+        (("--protocol", "carrier-pigeon"), "--protocol"),
+        (("--with", "workload.promt_tokens=3"), "promt_tokens"),
+        (("--tokenizer", "absent.json"), "absent.json"),
+    ],
+)
+def test_wrong_flags_are_exit_code_2_and_named(
+    port: int, arguments: tuple[str, ...], place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(port, *arguments) == 2
+    assert place in capsys.readouterr().err
+
+
+def test_neither_file_nor_url_is_a_usage_error() -> None:
+    assert run(["bench"]) == 2
+    assert run(["bench", "--url", "localhost:1"]) == 2
+
+
+def test_errors_gate_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    def script(request: Any, context: Any) -> Iterator[Any]:
+        if int(request.id) % 4 == 0:
+            yield error("broke on purpose")
+        else:
+            yield response("x", final=True, num_output_tokens=1)
+
+    with serving(script) as (port, _):
+        assert bench(port, "--concurrency", "1") == 0
+        assert "2 x server: broke on purpose" in capsys.readouterr().err
+        assert bench(port, "--concurrency", "1", "--fail-on-errors") == 5
+        assert "2 of 8 requests failed" in capsys.readouterr().err
+
+
+def test_a_run_without_a_single_success_is_a_server_error(tmp_path: Path) -> None:
+    def script(request: Any, context: Any) -> Iterator[Any]:
+        yield error("no")
+
+    with serving(script) as (port, _):
+        assert bench(port, "--output", str(tmp_path)) == 6
+    assert read_report(tmp_path).points[0].errors[0].kind == "server"
+
+
+def test_the_slo_gate(port: int) -> None:
+    gate = ("--concurrency", "1", "--fail-below-slo", "0.9")
+    assert bench(port, *gate, "--slo-ttft-ms", "60000") == 0
+    assert bench(port, *gate, "--slo-ttft-ms", "0.001") == 5
+    assert bench(port, *gate) == 2
+
+
+def test_a_deployment_file_gives_name_targets_and_place(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "chat.yaml"
+    file.write_text(
+        "name: chat\nmodel: {source: ./m}\n"
+        f"serving: {{ports: {{grpc: {port}}}}}\n"
+        "scheduling: {classes: {quick: {ttft_ms: 60000}, lazy: {ttft_ms: 0.001}}}\n"
+    )
+    arguments = ("--concurrency", "1", "--fail-below-slo", "0.9")
+    assert run(["bench", str(file), *SHORT, *arguments]) == 0
+    (folder,) = (tmp_path / ".toolkit" / "bench").iterdir()
+    assert str(folder) in capsys.readouterr().out
+    report = read_report(folder)
+    assert report.target.name == "chat"
+    assert report.objectives[""].ttft_ms == 60000
+    lazy = ("--with", "workload.request_class=lazy")
+    assert run(["bench", str(file), *SHORT, *arguments, *lazy]) == 5
+
+
+def test_ctrl_c_writes_what_was_measured(port: int, tmp_path: Path) -> None:
+    code = "import sys; from toolkit.cli import main; sys.exit(main())"
+    arguments = ["--url", f"localhost:{port}", "--model", "m", "--concurrency", "2,4"]
+    limits = ["--duration", "60s", "--warmup", "0s", "--repeats", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "bench", *arguments, *limits, "--output", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    # The first line tells that the first load has begun.
+    assert "2 users" in process.stderr.readline()
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "partial" in out
+    report = read_report(tmp_path)
+    assert report.partial
+    (point,) = report.points
+    assert point.label == "2 users"
+    assert point.repeats[0].partial
+    assert point.repeats[0].completed > 0
+    assert point.repeats[0].window_s < 30
+    assert point.totals["error_share"].value == 0
