@@ -111,13 +111,16 @@ def _stay(
 ) -> None:
     from toolkit.serving.deploy import failure
     from toolkit.serving.foreground import run_foreground
-    from toolkit.serving.state import RunState
+    from toolkit.serving.state import RunDirectory, RunState
     from toolkit.serving.validate import QUICK, validate_live
 
     reports: list[ValidationReport] = []
 
     def check(state: RunState) -> bool:
         report = validate_live(state.endpoints, deployment, progress=progress, only=QUICK)
+        present = RunDirectory(store.root, plan.name).read()
+        if present is None or present.status != "ready":
+            return True  # it was stopped meanwhile: what failed then says nothing
         reports.append(report)
         return report.passed
 
