@@ -63,15 +63,6 @@ class TextTokenizer:
         return tuple(sequence for sequence in sequences if sequence)
 
 
-def check_decoder(description: dict[str, Any]) -> None:
-    """Refuse a ``tokenizer.json`` whose tokens are not known to stand for fixed bytes.
-
-    Raises:
-        ValueError: names the decoder.
-    """
-    list(_flatten(description.get("decoder")))
-
-
 def _flatten(decoder: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     kind = decoder["type"] if decoder else None
     if decoder is None or kind not in _DECODERS:
