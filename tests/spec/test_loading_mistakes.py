@@ -35,10 +35,10 @@ def speculation(inside: str) -> str:
 
 
 BATCH = "engine.limits.max_batch_size must be a whole number from 1 to 4096, not "
-METHODS = "draft_model, ngram, eagle3, medusa, lookahead, mtp"
+METHODS = "draft_model, ngram, eagle3, eagle, medusa, lookahead, mtp"
 PLACES = (
     "source belongs under model or quantization.calibration or engine.speculation.draft or "
-    "engine.speculation (method eagle3 or medusa)"
+    "engine.speculation (method eagle3 or eagle or medusa)"
 )
 
 WRONG_VALUES = {

@@ -16,7 +16,7 @@ from toolkit.spec.explain import explain
 from toolkit.spec.models import Deployment
 from toolkit.spec.overrides import apply, from_environment, from_flags
 from toolkit.spec.problems import Place, Problem, refuse_all
-from toolkit.spec.speculation import DraftModel, Eagle3, Medusa
+from toolkit.spec.speculation import DraftModel, Eagle, Eagle3, Medusa
 
 MAX_BYTES = 2**20
 """A deployment file is a page; anything past this is another kind of file."""
@@ -57,13 +57,22 @@ class LoadedDeployment:
                 "quantization": original.quantization.model_copy(
                     update={"calibration": calibration}
                 ),
-                "engine": original.engine.model_copy(update={"speculation": self._speculation()}),
+                "engine": original.engine.model_copy(
+                    update={"speculation": self._speculation(), "lora": self._lora()}
+                ),
             }
         )
 
+    def _lora(self) -> object:
+        lora = self.deployment.engine.lora
+        if lora is None:
+            return None
+        adapters = {name: self.absolute(source) for name, source in lora.adapters.items()}
+        return lora.model_copy(update={"adapters": adapters})
+
     def _speculation(self) -> object:
         chosen = self.deployment.engine.speculation
-        if isinstance(chosen, Eagle3 | Medusa):
+        if isinstance(chosen, Eagle | Eagle3 | Medusa):
             return chosen.model_copy(update={"source": self.absolute(chosen.source)})
         if isinstance(chosen, DraftModel) and chosen.draft.source is not None:
             source = self.absolute(chosen.draft.source)

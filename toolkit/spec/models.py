@@ -11,22 +11,29 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from toolkit.spec.engine import Batching as Batching
+from toolkit.spec.engine import Engine as Engine
+from toolkit.spec.engine import KvCache as KvCache
+from toolkit.spec.engine import Limits as Limits
+from toolkit.spec.engine import Parallelism as Parallelism
+from toolkit.spec.engine import Release as Release
+from toolkit.spec.engine import Runtime as Runtime
 from toolkit.spec.section import Looks, as_tuple, refuse
 from toolkit.spec.section import Names as Names
 from toolkit.spec.section import Section as Section
 from toolkit.spec.speculation import MTP as MTP
 from toolkit.spec.speculation import DraftModel as DraftModel
 from toolkit.spec.speculation import DraftSource as DraftSource
+from toolkit.spec.speculation import Eagle as Eagle
 from toolkit.spec.speculation import Eagle3 as Eagle3
 from toolkit.spec.speculation import Lookahead as Lookahead
 from toolkit.spec.speculation import Medusa as Medusa
 from toolkit.spec.speculation import NGram as NGram
 from toolkit.spec.speculation import Speculation as Speculation
-from toolkit.spec.units import Duration, PositiveDuration, PositiveSize, Size
+from toolkit.spec.units import Duration, PositiveDuration
 
 WeightFormat = Literal["none", "auto", "fp8", "int4_awq", "w4a8_awq", "int8_sq", "nvfp4"]
 KvFormat = Literal["auto", "none", "fp8", "int8", "nvfp4"]
-Runtime = Literal["auto", "tensorrt", "pytorch", "openvino"]
 
 
 def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -46,11 +53,6 @@ ServiceName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"),
     Looks("1 to 63 lower-case letters, digits, - or _, with a letter or digit at both ends"),
-]
-Release = Annotated[
-    str,
-    Field(pattern=r"^\d+\.\d+(\.\d+)?(rc\d+|\.post\d+)?$"),
-    Looks("a TensorRT-LLM release such as 1.2.1"),
 ]
 Host = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._:%-]+$"), Looks("an address or a host name, without a port")
@@ -121,144 +123,6 @@ class Quantization(Section):
     )
 
 
-class Limits(Section):
-    """What the engine is built for, in requests and tokens."""
-
-    max_batch_size: int = Field(default=64, ge=1, le=4096, description="Requests in flight.")
-    max_input_len: int = Field(
-        default=3072, ge=1, le=16_777_216, description="Tokens of one prompt."
-    )
-    max_seq_len: int = Field(
-        default=4096, ge=2, le=16_777_216, description="Prompt and output of one request."
-    )
-    max_num_tokens: int = Field(
-        default=2048, ge=1, le=16_777_216, description="Tokens of all requests in one engine step."
-    )
-
-    @model_validator(mode="after")
-    def _prompt_fits_sequence(self) -> Limits:
-        if self.max_input_len >= self.max_seq_len:
-            raise refuse(
-                f"max_input_len ({self.said('max_input_len')}) must be below max_seq_len "
-                f"({self.said('max_seq_len')}), or no token could be generated",
-                fields=("max_input_len", "max_seq_len"),
-                hint="lower max_input_len or raise max_seq_len",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _batch_fits_step(self) -> Limits:
-        if self.max_num_tokens < self.max_batch_size:
-            raise refuse(
-                f"max_num_tokens ({self.said('max_num_tokens')}) is below max_batch_size "
-                f"({self.said('max_batch_size')}), but every running request needs a token "
-                "in each step",
-                fields=("max_num_tokens", "max_batch_size"),
-                hint=f"set max_num_tokens to {self.max_batch_size} or more",
-            )
-        return self
-
-    def said(self, field: str) -> str:
-        """The value of ``field``, marked where it is the default."""
-        value = str(getattr(self, field))
-        return value if field in self.model_fields_set else f"{value} by default"
-
-
-class Parallelism(Section):
-    """How one replica is spread over GPUs."""
-
-    tensor: int = Field(default=1, ge=1, le=64, description="Ways each layer is split.")
-    pipeline: int = Field(default=1, ge=1, le=64, description="Groups the layers are split into.")
-
-
-class KvCache(Section):
-    """The paged KV cache."""
-
-    reuse: bool = Field(default=True, description="Keep blocks of finished prompts for new ones.")
-    free_memory_fraction: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="Share of the memory left after the weights that the pool may take.",
-    )
-    size: PositiveSize | None = Field(
-        default=None,
-        description="Fixed pool size; on CPU the default is what the limits need.",
-    )
-    host_offload: Size = Field(default=0, description="Host memory for evicted blocks.")
-    tokens_per_block: int = Field(default=32, ge=8, le=1024, description="Tokens of one block.")
-
-
-class Batching(Section):
-    """How requests share the engine."""
-
-    policy: Literal["guaranteed_no_evict", "max_utilization", "static_batch"] = Field(
-        default="guaranteed_no_evict",
-        description="Admit only what is sure to finish, or fill up and preempt under pressure.",
-    )
-    chunked_prefill: bool = Field(default=True, description="Split long prompts over steps.")
-    max_queue_size: int = Field(
-        default=256,
-        ge=1,
-        le=1_000_000,
-        description="Requests that may wait; more are refused, retryably.",
-    )
-    stream_interval: int = Field(
-        default=1, ge=1, le=64, description="Engine steps between two streamed responses."
-    )
-    responses_per_core: float = Field(
-        default=100,
-        ge=0,
-        description="Streamed responses a second and processor core that all requests share; "
-        "beyond it the tokens of one request are merged. 0: no bound.",
-    )
-
-
-class Engine(Section):
-    """The runtime and what it is built for."""
-
-    runtime: Runtime = Field(
-        default="auto", description="tensorrt or pytorch (NVIDIA GPUs), openvino (CPU)."
-    )
-    release: Release | None = Field(
-        default=None,
-        description="TensorRT-LLM release; the newest supported one if absent.",
-        examples=["1.2.1"],
-    )
-    limits: Limits = Field(default=Limits(), description="Requests and tokens to build for.")
-    parallelism: Parallelism = Field(default=Parallelism(), description="GPUs of one replica.")
-    kv_cache: KvCache = Field(default=KvCache(), description="The paged KV cache.")
-    batching: Batching = Field(default=Batching(), description="How requests share a step.")
-    speculation: Speculation | None = Field(
-        default=None, description="Speculative decoding; off if absent."
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto",
-        description="Arithmetic between quantized layers: auto is float32 on CPU and the "
-        "checkpoint's own type on NVIDIA GPUs.",
-    )
-    threads: int | None = Field(
-        default=None,
-        ge=1,
-        le=1024,
-        description="CPU runtime: compute threads; all cores if absent.",
-    )
-
-    @model_validator(mode="after")
-    def _whole_prompt_fits_step(self) -> Engine:
-        limits = self.limits
-        if self.batching.chunked_prefill or limits.max_num_tokens >= limits.max_input_len:
-            return self
-        raise refuse(
-            f"with chunked_prefill off a whole prompt has to fit in one step, but max_num_tokens "
-            f"({limits.said('max_num_tokens')}) is below max_input_len "
-            f"({limits.said('max_input_len')})",
-            fields=("limits.max_num_tokens", "batching.chunked_prefill"),
-            hint=f"set max_num_tokens to {limits.max_input_len} or more, or turn "
-            "engine.batching.chunked_prefill on",
-        )
-
-
 class Ports(Section):
     """TCP ports of the server; 0 picks a free one at every launch."""
 
@@ -296,6 +160,12 @@ class Serving(Section):
         default="auto", description="A tritonserver binary on this machine, or a container."
     )
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    gpu: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Model of GPU that the deployment is for; whatever the machine has if absent.",
+        examples=["H100", "A100-80"],
+    )
     gpus: Gpus = Field(
         default=(0,), description="GPU numbers; ignored by the CPU runtime.", examples=[[0, 1]]
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.spec.section import Section, refuse
+from toolkit.spec.section import Names, Section, refuse
 
 
 class DraftSource(Section):
@@ -67,12 +67,32 @@ class Eagle3(Drafting):
     max_draft_len: int = Field(default=4, ge=1, le=32, description="Tokens proposed at once.")
 
 
+class Eagle(Section):
+    """An EAGLE-1 or EAGLE-2 head proposes a tree of tokens (TensorRT engines only)."""
+
+    method: Literal["eagle"] = "eagle"
+    source: str = Field(min_length=1, description="The head's checkpoint, like model.source.")
+    max_draft_len: int = Field(default=63, ge=1, le=256, description="Tokens proposed at once.")
+    num_layers: int = Field(default=4, ge=1, le=32, description="Depth of the tree.")
+    max_non_leaves_per_layer: int = Field(
+        default=10, ge=1, le=256, description="Tokens of a level that may be continued."
+    )
+
+
 class Medusa(Section):
     """Medusa heads of the checkpoint propose a tree of tokens (TensorRT engines only)."""
 
     method: Literal["medusa"] = "medusa"
     source: str = Field(min_length=1, description="The heads' checkpoint, like model.source.")
     max_draft_len: int = Field(default=63, ge=1, le=256, description="Tokens proposed at once.")
+    num_heads: int = Field(default=4, ge=1, le=32, description="Heads, one a token of a branch.")
+    choices: Names | None = Field(
+        default=None,
+        min_length=1,
+        description="Branches of the tree as lists of ranks; TensorRT-LLM's default tree of 63 "
+        "if absent.",
+        examples=[["0", "0,0", "1", "0,1"]],
+    )
 
 
 class Lookahead(Section):
@@ -85,6 +105,18 @@ class Lookahead(Section):
         default=4, ge=1, le=32, description="Guesses verified in one step."
     )
 
+    @property
+    def max_draft_len(self) -> int:
+        """Tokens that a step may verify beyond the next one.
+
+        (ngram - 2) + (window - 1 + verification) x (ngram - 1), nothing for n-grams of one token:
+        83 for (7, 7, 7), as TensorRT-LLM's examples/lookahead/README.md has it.
+        """
+        if self.ngram_size == 1:
+            return 0
+        guessed = self.window_size - 1 + self.verification_set_size
+        return self.ngram_size - 2 + guessed * (self.ngram_size - 1)
+
 
 class MTP(Section):
     """The checkpoint's own multi-token-prediction layers propose tokens (DeepSeek)."""
@@ -94,7 +126,12 @@ class MTP(Section):
         default=1, ge=1, le=8, description="Prediction layers used, one token each."
     )
 
+    @property
+    def max_draft_len(self) -> int:
+        """Tokens proposed at once."""
+        return self.num_nextn_predict_layers
+
 
 Speculation = Annotated[
-    DraftModel | NGram | Eagle3 | Medusa | Lookahead | MTP, Field(discriminator="method")
+    DraftModel | NGram | Eagle3 | Eagle | Medusa | Lookahead | MTP, Field(discriminator="method")
 ]

@@ -9,6 +9,7 @@ from toolkit.checkpoint.architecture import Architecture
 from toolkit.checkpoint.rope import OtherRope
 from toolkit.errors import UnsupportedError
 from toolkit.spec.models import DraftModel, Engine, NGram, Quantization, Speculation
+from toolkit.spec.nvidia import CudaGraphs, PyTorch, TensorRT
 
 TOKENS_PER_BLOCK = 32
 """Fixed by OpenVINO's paged attention on CPUs."""
@@ -151,7 +152,29 @@ def _check_engine(engine: Engine) -> None:
             f"{engine.speculation.method} is not available in the openvino runtime",
             "use draft_model or ngram",
         )
+    _check_nvidia_only(engine)
     _check_step(engine)
+
+
+def _check_nvidia_only(engine: Engine) -> None:
+    batching, graphs = engine.batching, engine.cuda_graphs
+    asked = {
+        "engine.parallelism.attention_data_parallel": engine.parallelism.attention_data_parallel,
+        "engine.batching.chunking": batching.chunking is not None,
+        "engine.batching.queue_delay": batching.queue_delay > 0,
+        "engine.batching.queue_timeout": batching.queue_timeout is not None,
+        "engine.guided_decoding": engine.guided_decoding is not None,
+        "engine.lora": engine.lora is not None,
+        "engine.cuda_graphs": graphs != CudaGraphs(enabled=graphs.enabled) or bool(graphs.enabled),
+        "engine.tensorrt": engine.tensorrt != TensorRT(),
+        "engine.pytorch": engine.pytorch != PyTorch(),
+    }
+    for where, wanted in asked.items():
+        if wanted:
+            hint = "remove it, or use an NVIDIA runtime"
+            if where.endswith("queue_timeout"):
+                hint = "use serving.default_deadline, which counts the wait too"
+            raise _refusal(where, "the openvino runtime does not have this", hint)
 
 
 def _check_step(engine: Engine) -> None:
