@@ -8,7 +8,7 @@ are read by :mod:`toolkit.quantize.unified` and compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +42,12 @@ class Recorded:
 
     Attributes:
         directory: ``<tensor name>.npy`` in float32 for each quantized weight and each tensor that
-            stays unquantized.
+            stays unquantized. A W4A8 weight is kept after the first of its two roundings.
         linears: Quantized layers.
         plain: Tensors that stay unquantized.
         input_scales: Steps of the inputs by layer.
         pre_quant_scales: Layers whose input is scaled, with the factors.
+        second_scales: Steps of the second rounding by layer.
     """
 
     directory: Path
@@ -54,6 +55,7 @@ class Recorded:
     plain: tuple[str, ...]
     input_scales: dict[str, float]
     pre_quant_scales: dict[str, Floats]
+    second_scales: dict[str, float]
 
 
 def record(model: Any, directory: Path) -> Recorded:
@@ -71,18 +73,22 @@ def record(model: Any, directory: Path) -> Recorded:
         linears: list[str] = []
         inputs: dict[str, float] = {}
         smoothing: dict[str, Floats] = {}
+        second: dict[str, float] = {}
         for name, module in model.named_modules():
             if not _is_quantized(module):
                 continue
             linears.append(name)
-            _save(directory, f"{name}.weight", module.weight_quantizer(module.weight))
+            rounding = _roundings(module.weight_quantizer)
+            _save(directory, f"{name}.weight", rounding[0](module.weight))
+            if len(rounding) > 1:
+                second[name] = float(rounding[1].amax.float()) / _steps(rounding[1])
             quantizer = module.input_quantizer
             if getattr(quantizer, "_pre_quant_scale", None) is not None:
                 smoothing[name] = quantizer._pre_quant_scale.reshape(-1).float().cpu().numpy()
             if quantizer.is_enabled and quantizer.amax is not None:
                 inputs[name] = float(quantizer.amax.float()) / _steps(quantizer)
         plain = tuple(_save_plain(model, directory, {f"{name}.weight" for name in linears}))
-    return Recorded(directory, tuple(linears), plain, inputs, smoothing)
+    return Recorded(directory, tuple(linears), plain, inputs, smoothing, second)
 
 
 def compare_tensors(recorded: Recorded, path: Path, *, progress: Progress) -> ExportFigures:
@@ -189,9 +195,12 @@ def _is_quantized(module: Any) -> bool:
     quantizer = getattr(module, "weight_quantizer", None)
     if quantizer is None or not hasattr(module, "weight"):
         return False
+    return any(part.is_enabled for part in _roundings(quantizer))
+
+
+def _roundings(quantizer: Any) -> list[Any]:
     # W4A8 rounds twice, with a sequence of quantizers.
-    parts = list(quantizer) if hasattr(quantizer, "__getitem__") else [quantizer]
-    return any(part.is_enabled for part in parts)
+    return list(quantizer) if hasattr(quantizer, "__getitem__") else [quantizer]
 
 
 def _steps(quantizer: Any) -> float:
@@ -224,11 +233,14 @@ def _compare_linear(recorded: Recorded, linear: QuantizedLinear) -> tuple[float,
     if expected.shape != linear.values.shape:
         raise _differs(linear.name, f"has shape {linear.values.shape}, not {expected.shape}", where)
     # The simulation rounds its result to bfloat16: 2^-9 of the value is no error of the export.
-    unrounded = np.abs(linear.dequantize() - expected) - np.abs(expected) * np.float32(2.0**-8)
+    once = replace(linear, second_scale=None).dequantize()
+    unrounded = np.abs(once - expected) - np.abs(expected) * np.float32(2.0**-8)
     error = np.maximum(unrounded, 0) / _grid(linear, expected)
     largest = float(error.max()) if error.size else 0.0
     if not largest <= LARGEST_ERROR:
         raise _differs(f"{linear.name}.weight", f"is off by {largest:.2f} steps", where)
+    _compare_scale(linear.name, "weight_scale_2", linear.second_scale,
+                   recorded.second_scales.get(linear.name), where)  # fmt: skip
     _compare_scale(linear.name, "input_scale", linear.input_scale,
                    recorded.input_scales.get(linear.name), where)  # fmt: skip
     wanted = recorded.pre_quant_scales.get(linear.name)

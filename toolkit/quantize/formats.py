@@ -75,9 +75,12 @@ class KvFormatInfo:
     runtimes: tuple[RuntimeName, ...]
 
 
-# Default limits: measured on SmolLM2-135M-Instruct, a model so small that every format costs it
-# more than the models people deploy, with room for the spread between calibration sets
-# (figures in ``limits`` of each format's comment; larger models stay far inside them).
+# Default limits: about 1.5 times what the format cost SmolLM2-135M-Instruct on the held-out text
+# (2303 tokens), a model so small that quantization costs it more than the models people deploy.
+# Measured there, as perplexity increase, KL divergence, top-1 agreement: none with an fp8 cache
+# +0.5 %, 0.010, 0.944; fp8 +1.4 %, 0.044, 0.885 (with an fp8 cache +0.3 %, 0.052, 0.875);
+# int8_sq +10.1 %, 0.150, 0.811; int4_awq with blocks of 64 +30.2 %, 0.289, 0.711. A scale that is
+# off by a factor of two lies beyond them.
 WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
     info.name: info
     for info in (
@@ -103,7 +106,7 @@ WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
             gpu_blocks=(),
             min_capability=8.9,
             runtimes=EVERY_RUNTIME,
-            limits=AcceptLimits(0.06, 0.06, 0.85),
+            limits=AcceptLimits(0.05, 0.08, 0.84),
         ),
         WeightFormatInfo(
             name="int4_awq",
@@ -115,7 +118,7 @@ WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
             gpu_blocks=(128, 64),
             min_capability=8.0,
             runtimes=EVERY_RUNTIME,
-            limits=AcceptLimits(0.35, 0.30, 0.65),
+            limits=AcceptLimits(0.45, 0.42, 0.62),
         ),
         WeightFormatInfo(
             name="w4a8_awq",
@@ -139,7 +142,7 @@ WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
             gpu_blocks=(),
             min_capability=8.0,
             runtimes=("tensorrt", "openvino"),
-            limits=AcceptLimits(0.20, 0.15, 0.75),
+            limits=AcceptLimits(0.18, 0.22, 0.74),
         ),
         WeightFormatInfo(
             name="nvfp4",
