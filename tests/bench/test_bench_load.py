@@ -99,6 +99,17 @@ def test_a_duration_counts_what_was_meant_for_its_window() -> None:
     assert any(span.intended < 0 for span in repeat.spans)
 
 
+def test_a_window_shorter_than_a_request_stays_open_for_one_of_each_user() -> None:
+    engine = Engine(seconds=0.4)
+    stop = Stop(duration=0.05, warmup=0.05)
+    report = run(engine, PROMPTS, ClosedLoop(concurrency=5), Options(stop=stop))
+    (repeat,) = report.points[0].repeats
+    assert repeat.requests == 5
+    assert len(engine.asked) == 10
+    assert repeat.window_s >= 0.35
+    assert report.points[0].totals["output_throughput"].value > 0
+
+
 def test_tokens_within_the_window_make_the_throughput() -> None:
     engine = Engine(seconds=0.04, tokens=8)
     stop = Stop(duration=0.5, warmup=0.1)
@@ -234,7 +245,7 @@ def test_a_target_that_cannot_be_opened_ends_it() -> None:
         async def open(self) -> TargetInfo:
             raise ServerError("not there")
 
-    with pytest.raises(ServerError):
+    with pytest.raises(ServerError, match="not there"):
         run(Absent(), PROMPTS, ClosedLoop(), Options(stop=count(1)))
 
 

@@ -16,8 +16,9 @@ from toolkit.bench.workload import Session
 class Phase:
     """One uninterrupted stretch of load, and all that came of it.
 
-    No request that is intended for ``end`` or later is started, nor more than ``limit``.
-    Records are those of requests that have ended.
+    No request that is intended for ``end`` or later is started, unless fewer than ``least``
+    have been since ``opens``; and never more than ``limit``. Records are those of requests that
+    have ended.
     """
 
     target: Target
@@ -25,21 +26,27 @@ class Phase:
     sampling: Sampling = field(default_factory=Sampling)
     start: float = 0.0
     end: float = float("inf")
+    opens: float = 0.0
+    least: int = 0
     limit: int | None = None
     first_number: int = 0
     on_record: Callable[[RequestRecord], None] = lambda record: None
     started: int = 0
+    started_inside: int = 0
     records: list[RequestRecord] = field(default_factory=list)
 
     def admits(self, intended: float) -> bool:
         """Whether another request may start then."""
-        return intended < self.end and (self.limit is None or self.started < self.limit)
+        if self.limit is not None and self.started >= self.limit:
+            return False
+        return intended < self.end or self.started_inside < self.least
 
     async def send(
         self, session: Session, turn: int, answers: list[str], intended: float
     ) -> RequestRecord:
         """Run one turn and keep its record."""
         self.started += 1
+        self.started_inside += intended >= self.opens
         wanted = session.turns[turn]
         request = Request(
             number=self.first_number + self.started - 1,

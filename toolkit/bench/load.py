@@ -31,6 +31,11 @@ class ClosedLoop(Section):
         """Short, for tables."""
         return f"{self.concurrency} user{'s' if self.concurrency > 1 else ''}"
 
+    @property
+    def least(self) -> int:
+        """Requests that a window has to see begin: one a user."""
+        return self.concurrency
+
 
 class OpenLoop(Section):
     """Sessions that start at given times, whatever the server does.
@@ -50,6 +55,11 @@ class OpenLoop(Section):
     def label(self) -> str:
         """Short, for tables."""
         return f"{self.rate:g}/s {self.arrivals}"
+
+    @property
+    def least(self) -> int:
+        """Requests that a window has to see begin."""
+        return 1
 
     def offsets(self, dice: random.Random) -> Iterator[float]:
         """Seconds from the beginning at which sessions start, endlessly."""
@@ -74,7 +84,8 @@ class Stop(Section):
 
     With ``duration`` (the default): one steady load; the window opens after ``warmup``. What
     was sent before it opened does not count, what was sent in it is waited for after it
-    closed, and tokens count for throughput if they arrived while it was open.
+    closed, and tokens count for throughput if they arrived while it was open. Where requests
+    take longer than the window, it stays open until every user has begun one in it.
     """
 
     requests: int | None = Field(default=None, ge=1, le=10_000_000)

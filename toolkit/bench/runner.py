@@ -60,8 +60,8 @@ def run(
     holds what was measured until then and is marked partial.
 
     Raises:
-        ServerError: the target cannot be reached, or no request came to an end before the
-            interruption.
+        ServerError: the target cannot be reached, or no request came to its end.
+        KeyboardInterrupt: Ctrl-C before anything was measured.
         SpecError: the workload cannot be made (a file that is missing, for example).
     """
     loads = list(load) if isinstance(load, Sequence) else [load]
@@ -69,10 +69,17 @@ def run(
     info = asyncio.run(work.measure_all())
     measured = [(one, runs) for one, runs in zip(loads, work.runs, strict=True) if runs]
     points = tuple(summarize_point(one, runs) for one, runs in measured)
+    if work.interrupted and not points:
+        raise KeyboardInterrupt
     if not points:
-        raise ServerError("interrupted before anything was measured", where=info.url or None)
+        raise ServerError("nothing was measured", where=info.url or None)
     counted_by = measured[0][1][0].counted_by
-    return _report(info, workload, options, points, counted_by, partial=work.interrupted)
+    report = _report(info, workload, options, points, counted_by, partial=work.interrupted)
+    missing = [one.label for one, runs in zip(loads, work.runs, strict=True) if not runs]
+    if not missing:
+        return report
+    note = f"nothing was measured under {', '.join(missing)}"
+    return report.model_copy(update={"notes": (*report.notes, note)})
 
 
 async def measure(
@@ -204,7 +211,9 @@ async def _timed(
     phase: Phase, load: Load, offsets: Iterator[float], stop: Stop, progress: Progress
 ) -> None:
     phase.start = clock()
-    phase.end = phase.start + stop.warmup + stop.duration
+    phase.opens = phase.start + stop.warmup
+    phase.end = phase.opens + stop.duration
+    phase.least = load.least
     ticking = asyncio.create_task(_tick(phase, progress))
     try:
         await drive(phase, load, offsets)
@@ -230,9 +239,10 @@ def _window(phase: Phase, options: Options, partial: bool) -> Window | None:
     if stop.requests:
         start, end = phase.start, last
     else:
-        start = phase.start + stop.warmup
-        end = min(phase.end, last) if partial else phase.end
-    counted = [record for record in records if start <= record.request.intended < end]
+        start = phase.opens
+        end = max(phase.end, *(record.request.intended for record in records))
+        end = min(end, last) if partial else end
+    counted = [record for record in records if start <= record.request.intended <= end]
     return Window(start, end, counted, list(records), options.objectives) if counted else None
 
 

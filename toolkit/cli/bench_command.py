@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from toolkit.progress import Silent
 from toolkit.spec.document import parse_value
 from toolkit.spec.overrides import Override, from_flags
 from toolkit.spec.problems import Place
+
+if TYPE_CHECKING:
+    from toolkit.spec.models import Deployment
 
 INTERRUPTED = 130
 LOAD = "Load"
@@ -176,7 +179,6 @@ def _place(
     workspace: Path | None,
 ) -> _Place:
     from toolkit.bench.endpoint import find_deployed
-    from toolkit.bench.metrics import Objective
     from toolkit.spec.loading import load
     from toolkit.workspace import default_root
 
@@ -190,12 +192,6 @@ def _place(
         return _Place(url, model, protocol, None, {}, None)
     deployment = load(file, overrides=overrides).deployment
     root = workspace or default_root(file)
-    classes = {
-        name: Objective(ttft_ms=one.ttft_ms, itl_ms=one.itl_ms)
-        for name, one in deployment.scheduling.classes.items()
-    }
-    # Requests of no class are served as the first one listed.
-    objectives = {"": next(iter(classes.values())), **classes}
     found = None if url else find_deployed(deployment, root)
     address = url or ""
     if found:
@@ -206,9 +202,20 @@ def _place(
         model or deployment.name,
         protocol,
         found.tokenizer if found else None,
-        objectives,
+        _objectives(deployment),
         root / "bench" / f"{deployment.name}-{stamp}",
     )
+
+
+def _objectives(deployment: Deployment) -> dict[str, Any]:
+    """Each class's targets; requests of no class are served as the first one listed."""
+    from toolkit.bench.metrics import Objective
+
+    classes = {
+        name: Objective(ttft_ms=one.ttft_ms, itl_ms=one.itl_ms)
+        for name, one in deployment.scheduling.classes.items()
+    }
+    return {"": next(iter(classes.values())), **classes}
 
 
 def _measure(
