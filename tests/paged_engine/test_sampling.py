@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from llm_serving.engine_api import Sampling
-from paged_engine.sampler import choose, log_probability, needs_no_change, uniform
+from paged_engine.sampler import choose, is_plain_greedy, log_probability, uniform
 
 LOGITS = np.log(np.array([0.05, 0.4, 0.3, 0.2, 0.05], np.float32))
 DRAWS = 4000
@@ -105,8 +105,9 @@ def test_min_tokens_holds_the_end_back() -> None:
     sampling = Sampling(9, min_tokens=2, stop_token_ids=(1,))
     assert choose(LOGITS, sampling, (), [0], 0) == 2
     assert choose(LOGITS, sampling, (), [0, 0], 0) == 1
-    assert not needs_no_change(sampling, 1)
-    assert needs_no_change(sampling, 2)
+    assert not is_plain_greedy(sampling, 1, best=1)
+    assert is_plain_greedy(sampling, 1, best=2)
+    assert is_plain_greedy(sampling, 2, best=1)
 
 
 def test_logits_are_left_as_they_were() -> None:

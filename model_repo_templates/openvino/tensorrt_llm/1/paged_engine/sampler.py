@@ -33,15 +33,15 @@ def uniform(seed: int, position: int) -> float:
     return float((state ^ (state >> 31)) >> 11) * 2.0**-53
 
 
-def needs_no_change(sampling: Sampling, output_length: int) -> bool:
-    """Whether the most likely token of the raw logits is the answer."""
+def is_plain_greedy(sampling: Sampling, output_length: int, best: int) -> bool:
+    """Whether ``best``, the most likely token of the raw logits, is the answer."""
     return (
         sampling.temperature == 0
         and not sampling.bad_words
         and sampling.repetition_penalty == 1
         and sampling.presence_penalty == 0
         and sampling.frequency_penalty == 0
-        and output_length >= sampling.min_tokens
+        and (output_length >= sampling.min_tokens or best not in sampling.stop_token_ids)
     )
 
 

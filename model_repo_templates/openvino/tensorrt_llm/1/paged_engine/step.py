@@ -10,7 +10,7 @@ from llm_serving.engine_api import TokenChunk
 
 from .proposers import DraftModelProposer, Proposer
 from .runner import Logits, Row, Runner
-from .sampler import choose, fresh_seed, log_probability, needs_no_change
+from .sampler import choose, fresh_seed, is_plain_greedy, log_probability
 from .scheduler import Scheduler, Work
 from .sequence import Sequence
 
@@ -116,7 +116,7 @@ class Stepper:
 
     def _sample(self, sequence: Sequence, logits: Any, best: int) -> int:
         sampling = sequence.request.sampling
-        if needs_no_change(sampling, sequence.output_length):
+        if is_plain_greedy(sampling, sequence.output_length, best):
             return best
         identity = sequence.request.request_id
         if identity not in self._seeds:
