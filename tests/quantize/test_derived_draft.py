@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def test_the_ends_are_kept_and_the_rest_is_even(sizes: tuple[int, int]) -> None:
     kept = kept_layers(total, layers)
     assert len(set(kept)) == layers
     assert (kept[0], kept[-1]) == (0, total - 1)
-    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(kept)]
     assert max(gaps) - min(gaps) <= 1
 
 

@@ -52,12 +52,7 @@ worker.main()
 
 @pytest.fixture(autouse=True)
 def _worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    start = subprocess.Popen
-
-    def with_test_job(command: list[str], **options: Any) -> Any:
-        return start([sys.executable, "-c", BODY, *command[3:]], **options)
-
-    monkeypatch.setattr(child.subprocess, "Popen", with_test_job)
+    monkeypatch.setattr(child, "_command", lambda _: [sys.executable, "-c", BODY])
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(child.tempfile, "tempdir", str(tmp_path))
 
@@ -150,8 +145,7 @@ def test_ctrl_c_ends_the_child(tmp_path: Path) -> None:
 def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
         "import sys; from toolkit.quantize import child; from toolkit.progress import Silent\n"
-        f"start = child.subprocess.Popen; body = {BODY!r}\n"
-        "child.subprocess.Popen = lambda c, **o: start([sys.executable, '-c', body], **o)\n"
+        f"child._command = lambda job: [sys.executable, '-c', {BODY!r}]\n"
         f"child.run_job('test', {{'what': 'sleep', 'pid': {str(tmp_path / 'pid')!r}}},"
         " progress=Silent())"
     )

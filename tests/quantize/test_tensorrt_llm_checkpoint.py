@@ -211,9 +211,8 @@ def test_the_shards_are_the_model(small_checkpoint: Path, tmp_path: Path) -> Non
     whole = np.concatenate([part[name] for part in parts], axis=1)
     wanted = original.tensor("model.layers.2.mlp.down_proj.weight")
     np.testing.assert_array_equal(whole.astype("f4"), wanted.astype("f4"))
-    queries = np.concatenate(
-        [part["transformer.layers.2.attention.qkv.weight"][:48] for part in parts]
-    )
+    fused = [part["transformer.layers.2.attention.qkv.weight"] for part in parts]
+    queries = np.concatenate([part[:48] for part in fused])
     wanted = original.tensor("model.layers.2.self_attn.q_proj.weight")
     np.testing.assert_array_equal(queries.astype("f4"), wanted.astype("f4"))
 

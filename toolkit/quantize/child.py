@@ -42,10 +42,9 @@ def run_job(job: str, request: Mapping[str, Any], *, progress: Progress) -> dict
         BuildError: the job failed otherwise or its process died; the log's end is attached.
     """
     with _log_file() as log:
-        command = [sys.executable, "-m", "toolkit.quantize.worker", job]
         with (
             subprocess.Popen(
-                command,
+                _command(job),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -62,6 +61,10 @@ def run_job(job: str, request: Mapping[str, Any], *, progress: Progress) -> dict
             Path(log.name).unlink()
             return dict(outcome["value"])
         raise _failure(outcome, code, Path(log.name))
+
+
+def _command(job: str) -> list[str]:
+    return [sys.executable, "-m", "toolkit.quantize.worker", job]
 
 
 def _follow(

@@ -28,6 +28,8 @@ BATCH = 8
 """Rows of one optimizer step."""
 LEARNING_RATE = 1e-3
 _WARM_UP = 10
+_SAMPLED = 2048
+"""Tokens of the vocabulary that stand for all that the target finds unlikely."""
 _SAVE_EVERY = 20
 _STATE = "state.pt"
 _LESSONS = "lessons.pt"
@@ -125,7 +127,7 @@ def train(
         value.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        losses.append(float(value))
+        losses.append(float(value.detach()))
         if len(losses) % _SAVE_EVERY == 0:
             _save(student, optimizer, losses, out / _STATE)
         progress.advance()
@@ -138,7 +140,9 @@ def loss(student: Any, lessons: Lessons, rows: torch.Tensor) -> torch.Tensor:
     """Mean KL divergence to the target over the positions of ``rows``, in nats.
 
     Over the target's most likely tokens one by one and everything else as one outcome, which
-    bounds the full divergence from below and is exact where the rest is negligible.
+    bounds the full divergence from below and is exact where the rest is negligible. The student's
+    normalizer sums the tokens that occur among those and a random sample of all others, weighted
+    for what it stands for: the product with the whole vocabulary would be most of the work.
     """
     import torch
 
@@ -146,10 +150,19 @@ def loss(student: Any, lessons: Lessons, rows: torch.Tensor) -> torch.Tensor:
     ids = lessons.ids[rows].to(device)
     wanted = lessons.top_ids[rows].to(device).long()
     expected = lessons.top_log_probs[rows].to(device)
+    head = student.get_output_embeddings().weight
+    columns, places = wanted.unique(return_inverse=True)
+    others = _others(columns, head.shape[0], int(rows.sum()))
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        logits = student(input_ids=ids, use_cache=False).logits
-    logits = logits.float()
-    got = logits.gather(-1, wanted) - logits.logsumexp(-1, keepdim=True)
+        hidden = student.model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = (hidden @ head[torch.cat([columns, others])].T).float()
+    known, unknown = logits[..., : len(columns)], logits[..., len(columns) :]
+    normalizer = known.logsumexp(-1, keepdim=True)
+    if len(others):
+        stands_for = (head.shape[0] - len(columns)) / len(others)
+        sampled = unknown.logsumexp(-1, keepdim=True) + math.log(stands_for)
+        normalizer = torch.logaddexp(normalizer, sampled)
+    got = known.gather(-1, places) - normalizer
     rest, got_rest = _rest(expected), _rest(got)
     divergence = (expected.exp() * (expected - got)).sum(-1) + rest.exp() * (rest - got_rest)
     return divergence.mean()
@@ -193,6 +206,18 @@ def _lessons(
         made = distill_data.lessons(target, tokenizer, calibration, progress=progress)
         distill_data.save(made, path)
     return distill_data.load(path)
+
+
+def _others(columns: torch.Tensor, vocabulary: int, seed: int) -> torch.Tensor:
+    """A random sample of the tokens that are not among ``columns``."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    free = torch.ones(vocabulary, dtype=torch.bool)
+    free[columns.cpu()] = False
+    candidates = free.nonzero().squeeze(1)
+    chosen = torch.randperm(len(candidates), generator=generator)[:_SAMPLED]
+    return candidates[chosen].to(columns.device)
 
 
 def _rest(log_probs: torch.Tensor) -> torch.Tensor:
