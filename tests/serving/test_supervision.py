@@ -99,6 +99,7 @@ def test_killed_server_keeps_its_ports(server: deploy.RunningServer) -> None:
     assert server.state().endpoints == state.endpoints
     assert generate(server, "hello")[0] == 200
     assert len(segments(state)) == 1
+    assert server.state().restarts[0].reason == "the server ended with signal SIGKILL"
 
 
 def test_killed_guard_takes_the_server_along(server: deploy.RunningServer) -> None:
@@ -157,6 +158,15 @@ def test_drain_lets_requests_finish_and_refuses_new_ones(server: deploy.RunningS
     assert last.status == "stopped"
     assert last.restarts == ()
     assert segments(state) == []
+
+
+def test_model_that_does_not_unload_is_not_waited_for(make_plan: MakePlan, state_dir: Path) -> None:
+    plan = make_plan(environment={"WORDS_FAULT": "wedged"}, drain_timeout=120)
+    server = deploy.start(plan, state_dir, progress=Silent(), tied=True)
+    model_processes = stubs(server)
+    server.stop()
+    assert "a model does not unload; killing the server" in server.log.read_text()
+    assert not any(procfs.start_time(pid) for pid in model_processes)
 
 
 def test_forced_stop_does_not_wait(server: deploy.RunningServer) -> None:

@@ -29,6 +29,8 @@ from toolkit.spec.models import Ports
 
 _TICK = 0.1
 _AFTER_DRAIN = 10.0
+_UNLOAD = 5.0
+_UNLOADING = "All models are stopped, unloading models"
 _LOG_LINES = 400
 _TAIL = 25
 
@@ -226,7 +228,7 @@ class Supervisor:
                     return f"the server ended with {status}"
                 problem = watch.problem()
                 if problem is not None:
-                    return problem
+                    return self._reason(problem, process)
                 self._pause(_TICK)
         except Stopped:
             watch.close()
@@ -235,15 +237,29 @@ class Supervisor:
         finally:
             watch.close()
 
+    @staticmethod
+    def _reason(problem: str, process: ServerProcess) -> str:
+        """A server that died takes its models along: then its own end is the reason."""
+        if procfs.start_time(process.pid) is None:
+            status = process.wait(_AFTER_DRAIN)
+            if status is not None:
+                return f"the server ended with {status}"
+        return problem
+
     def _drain(self, process: ServerProcess) -> None:
         """Triton stops accepting and lets requests finish; what is left at the end is killed."""
         self._say(f"draining for up to {self._plan.drain_timeout:g} s")
         self._update(status="draining", detail="")
         process.terminate()
         deadline = time.monotonic() + self._plan.drain_timeout + _AFTER_DRAIN
+        unloading = False
         while process.wait(_TICK) is None:
+            if not unloading and any(_UNLOADING in line for line in list(self._lines)[-20:]):
+                # Every request has ended: a model that does not unload now only costs time.
+                unloading, deadline = True, time.monotonic() + _UNLOAD
             if self._stops > 1 or time.monotonic() > deadline:
-                self._say("requests did not end in time; killing the server")
+                what = "a model does not unload" if unloading else "requests did not end in time"
+                self._say(f"{what}; killing the server")
                 return
 
     def _now_ready(self, at: float) -> None:

@@ -43,6 +43,10 @@ class TritonPythonModel:
             self._make_gauges(args["model_name"])
             self._count()
 
+    def finalize(self):
+        if os.environ.get("WORDS_FAULT") == "wedged":
+            time.sleep(300)
+
     def execute(self, requests):
         for request in requests:
             request = Request(request)

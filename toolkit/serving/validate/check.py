@@ -70,15 +70,18 @@ class Context:
             raise Failed(f"no metrics at {self.client.endpoints.metrics_url}")
         return Load.of(found)
 
-    def wait_idle(self, seconds: float) -> bool:
-        """Whether nothing runs or waits within ``seconds``."""
+    def wait_for(self, condition: Callable[[Load], bool], seconds: float) -> bool:
+        """Whether the engine's load meets ``condition`` within ``seconds``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            load = self.load()
-            if not load.running and not load.waiting:
+            if condition(self.load()):
                 return True
             time.sleep(0.1)
         return False
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Whether nothing runs or waits within ``seconds``."""
+        return self.wait_for(lambda load: not load.running and not load.waiting, seconds)
 
 
 @dataclass(frozen=True)

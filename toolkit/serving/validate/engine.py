@@ -79,6 +79,9 @@ def _cancellation(context: Context) -> str:
             raise Failed(f"the request was refused: {first.error}")
         if first.finals[-1]:
             raise Failed(f"{length} tokens were asked for, the first response was the last")
+        # Metrics are updated now and then: what they say of the end counts only from here.
+        if not context.wait_for(lambda load: bool(load.running), _FREED_SECONDS):
+            raise Failed("the metrics do not show the request that is running")
     if not context.wait_idle(_FREED_SECONDS):
         raise Failed(f"the request still runs {_FREED_SECONDS:.0f} s after its client left")
     after = _cancelled(context)
@@ -161,6 +164,8 @@ def _queue_full(context: Context) -> str:
             if part.error is not None:
                 refused = part.error
         status, body = _over_http(context)
+        if not context.wait_for(lambda load: bool(load.waiting), _FREED_SECONDS):
+            raise Failed("the metrics do not show the requests that wait")
     if not context.wait_idle(6 * _FREED_SECONDS):
         raise Failed("the flood was cancelled, but requests still run or wait")
     # Triton 2.51 turns every error of a model into HTTP status 400, so clients go by the text.
