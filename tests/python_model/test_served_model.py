@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from client import Answer, Call, ask
 from conftest import Triton
@@ -124,6 +125,15 @@ def test_the_alias_speaks_the_llm_api(triton: Triton) -> None:
     assert answer["finish_reason"] == "length"
     assert answer["kv_cache_missed_block"] == 1
     assert ask(triton.grpc, text_input=PROMPT, max_tokens=5).text == answer["text_output"]
+    given = {
+        "text_input": np.array([PROMPT], dtype=object),
+        "sampling_param_max_tokens": np.array([5], dtype=np.int32),
+        "sampling_param_stop": np.array(["zebra", "lion"], dtype=object),
+        "streaming": np.array([True]),
+    }
+    streamed = ask(triton.grpc, "tensorrt_llm", **given)
+    assert streamed.error is None
+    assert streamed.text == answer["text_output"]
 
 
 def test_a_client_that_hangs_up_frees_its_place(triton: Triton) -> None:

@@ -127,6 +127,19 @@ def test_an_undefined_name_in_a_template_is_an_error(
         render(deployment, *sources, tmp_path / "r")
 
 
+def test_caches_beside_templates_stay_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = tmp_path / "shared" / layout.MODEL_TEMPLATE / "1"
+    names = ("__pycache__/model.pyc", ".mypy_cache/x.json", "package/__init__.py", "model.py")
+    for name in names:
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
+        (version / name).touch()
+    monkeypatch.setattr(layout, "template_root", lambda: tmp_path)
+    places = [place.name for place, _ in layout.template_files("openvino")]
+    assert places == ["model.py", "__init__.py"]
+
+
 def test_the_model_code_runs_without_this_package(rendered: Path) -> None:
     code = (
         "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' in p or 'lib' in p];"

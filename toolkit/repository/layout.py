@@ -68,8 +68,10 @@ def template_files(runtime: str) -> Iterator[tuple[Path, Path]]:
     found: dict[Path, Path] = {}
     for folder in (root / SHARED, root / runtime):
         for file in folder.rglob("*"):
-            if file.is_file() and "__pycache__" not in file.parts:
-                found[file.relative_to(folder)] = file
+            place = file.relative_to(folder)
+            # Tools leave caches beside sources: __pycache__, .mypy_cache.
+            if file.is_file() and not any(part.startswith((".", "__py")) for part in place.parts):
+                found[place] = file
     yield from sorted(found.items())
 
 

@@ -147,7 +147,7 @@ class Batching(Section):
         default=1, ge=1, le=64, description="Engine steps between two streamed responses."
     )
     responses_per_core: float = Field(
-        default=100,
+        default=75,
         ge=0,
         description="Streamed responses a second and processor core that all requests share; "
         "beyond it the tokens of one request are merged. 0: no bound.",

@@ -53,7 +53,7 @@ class Sender:
         cancel: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._per_second = streaming.responses_per_core * (os.cpu_count() or 1)
+        self._per_second = streaming.responses_per_core * len(os.sched_getaffinity(0))
         self._cancel = cancel
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[list[TokenChunk] | None] = queue.SimpleQueue()

@@ -43,7 +43,7 @@ class Streaming:
     request are merged. 0 means no bound.
     """
 
-    responses_per_core: float = 100.0
+    responses_per_core: float = 75.0
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ class Watch:
         self._asks = max(
             1,
             round(
-                _ASKS_PER_SECOND_AND_CORE * (os.cpu_count() or 1) * settings.cancellation_period_s
+                _ASKS_PER_SECOND_AND_CORE
+                * len(os.sched_getaffinity(0))
+                * settings.cancellation_period_s
             ),
         )
         self._asked = -1
