@@ -70,6 +70,11 @@ def test_more_telling_line_wins_whatever_comes_first() -> None:
         'W1124 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no pinned '
         'memory pool, falling back to non-pinned system memory"',
         'E1124 server.cc:241] "CudaDriverHelper has not been initialized."',
+        'E1124 ensemble_scheduler.cc:1468] "unable to create stream for words: CUDA driver version '
+        'is insufficient for CUDA runtime version"',
+        'W1124 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory, pinned '
+        "memory pool will not be available: CUDA driver version is insufficient for CUDA runtime "
+        'version"',
     ],
 )
 def test_ordinary_lines_are_not_failures(line: str) -> None:
