@@ -89,7 +89,7 @@ def test_good_model_passes(words: deploy.RunningServer) -> None:
     failures = {each.name: each.evidence for each in report.failures}
     assert failures == {}
     skipped = {each.name for each in report.results if each.outcome == "skipped"}
-    assert skipped == {"greedy agreement"}
+    assert skipped == {"greedy agreement", "repository"}
     assert [each.name for each in report.results] == [each.name for each in CHECKS]
 
 
@@ -116,6 +116,17 @@ def test_features_that_are_off_are_skipped_by_name(words: deploy.RunningServer) 
         "kv reuse": "engine.kv_cache.reuse is off",
         "speculation": "engine.speculation is off",
     }
+
+
+def test_unsound_repository_is_found_beside_the_live_checks(
+    words: deploy.RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "broken/1").mkdir(parents=True)
+    (tmp_path / "broken/config.pbtxt").write_text("name: ")
+    report = validate(words, DEPLOYMENT, "repository", "readiness", repository=tmp_path)
+    assert [each.name for each in report.failures] == ["repository"]
+    assert "broken/config.pbtxt" in report.failures[0].evidence
+    assert report.results[-1].outcome == "passed"
 
 
 def test_greedy_agreement_counts_tokens_up_to_the_first_difference(
@@ -172,7 +183,8 @@ def test_missing_metrics_and_tensors_are_named(
 def test_absent_server_fails_readiness_alone() -> None:
     nowhere = Endpoints("127.0.0.1", 1, 1, 1)
     report = validate_live(nowhere, DEPLOYMENT, progress=Silent())
-    assert [(each.name, each.outcome) for each in report.results] == [("readiness", "failed")]
+    outcomes = [(each.name, each.outcome) for each in report.results]
+    assert outcomes == [("repository", "skipped"), ("readiness", "failed")]
 
 
 def test_junit_and_json_tell_the_same(

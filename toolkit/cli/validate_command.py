@@ -12,7 +12,7 @@ from toolkit.cli.output import print_json, print_table
 from toolkit.cli.progress import command_progress
 
 if TYPE_CHECKING:
-    from toolkit.serving.ports import Endpoints
+    from toolkit.serving.state import RunState
     from toolkit.serving.validate import ValidationReport
 
 _MARKS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped"}
@@ -54,14 +54,18 @@ def validate_command(
     deployment = load(file, overrides=set_ or ()).resolved()
     _known(only or [], [check.name for check in CHECKS])
     root = workspace or default_root(file)
-    endpoints = (
-        Endpoints(host, http_port, grpc_port, metrics_port)
-        if host
-        else _running(root, deployment.name)
-    )
+    if host:
+        endpoints, repository = Endpoints(host, http_port, grpc_port, metrics_port), None
+    else:
+        state = _running(root, deployment.name)
+        endpoints, repository = state.endpoints, Path(state.repository)
     with command_progress(quiet=quiet) as progress:
         report = validate_live(
-            endpoints, deployment, progress=progress, only=frozenset(only) if only else None
+            endpoints,
+            deployment,
+            progress=progress,
+            only=frozenset(only) if only else None,
+            repository=repository,
         )
     if junit:
         write_junit(report, junit)
@@ -85,7 +89,7 @@ def print_report(report: ValidationReport) -> None:
     )
 
 
-def _running(root: Path, name: str) -> Endpoints:
+def _running(root: Path, name: str) -> RunState:
     from toolkit.errors import ServerError
     from toolkit.serving import status
 
@@ -96,7 +100,7 @@ def _running(root: Path, name: str) -> Endpoints:
             where=str(root),
             hint="toolkit deploy, or name another server with --host",
         )
-    return found.state.endpoints
+    return found.state
 
 
 def _known(chosen: list[str], names: list[str]) -> None:

@@ -1,18 +1,19 @@
-"""Live validation: prove on the running server that it does what the deployment promises."""
+"""Prove that a running server, and what it runs from, does what the deployment promises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from toolkit.progress import Progress
 from toolkit.serving.ports import Endpoints
-from toolkit.serving.validate import answers, engine
+from toolkit.serving.validate import answers, engine, static
 from toolkit.serving.validate.check import Check, Context, Reference, Result, perform
 from toolkit.serving.validate.client import Client
 from toolkit.serving.validate.report import ValidationReport, junit_xml, write_junit
 from toolkit.spec.models import Deployment
 
-CHECKS: tuple[Check, ...] = (*answers.CHECKS, *engine.CHECKS)
+CHECKS: tuple[Check, ...] = (*static.CHECKS, *answers.CHECKS, *engine.CHECKS)
 QUICK = frozenset({"readiness", "tensor contract", "golden prompts", "streaming", "metrics"})
 """What ``deploy`` checks before it says that a server is up."""
 
@@ -39,6 +40,7 @@ def validate_live(
     tokenize: Callable[[str], Sequence[int]] | None = None,
     minimum_agreement: float = 1.0,
     numeric_share: float = 0.0,
+    repository: Path | None = None,
     timeout: float = 120.0,
 ) -> ValidationReport:
     """Run the checks, in order, against the server at ``endpoints``.
@@ -52,6 +54,7 @@ def validate_live(
         tokenize: Text to tokens, as the checkpoint's tokenizer does without special tokens.
         minimum_agreement: Share of reference tokens that have to be equal (0 to 1).
         numeric_share: Share of prompts that a batch may change by rounding (0 on CPU).
+        repository: What the server was started from, to check it too.
         timeout: Seconds that one request may take.
     """
     context = Context(
@@ -61,6 +64,7 @@ def validate_live(
         tokenize,
         minimum_agreement,
         numeric_share,
+        repository,
     )
     chosen = [check for check in CHECKS if only is None or check.name in only]
     results: list[Result] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from toolkit.serving import probe
@@ -39,6 +40,7 @@ class Context:
     ``references`` come from whoever has the checkpoint at hand, with ``tokenize`` to turn the
     served text into tokens. ``numeric_share`` is the share of prompts whose text may change in
     a batch after a common beginning: on GPUs the shape of a batch changes rounding.
+    ``repository`` is what the server was started from, if it is at hand.
     """
 
     deployment: Deployment
@@ -47,6 +49,7 @@ class Context:
     tokenize: Callable[[str], Sequence[int]] | None = None
     minimum_agreement: float = 1.0
     numeric_share: float = 0.0
+    repository: Path | None = None
 
     def ask(self, prompt: str, max_tokens: int, **values: object) -> Answer:
         """A request that has to succeed.
