@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from client import Answer, ask
-from conftest import Triton, render_double, start_triton, stop_triton
+from served_double import Triton, render_double, start_triton, stop_triton
+from triton_calls import Answer, ask
 
 pytestmark = pytest.mark.e2e
 

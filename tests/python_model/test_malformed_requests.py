@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client import ask
-from conftest import Triton
+from served_double import Triton
+from triton_calls import ask
 
 pytestmark = pytest.mark.e2e
 GOOD: dict[str, Any] = {"text_input": "the quick brown fox", "max_tokens": 8}

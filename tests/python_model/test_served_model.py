@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client import Answer, Call, ask
-from conftest import Triton
+from served_double import Triton
+from triton_calls import Answer, Call, ask
 
 pytestmark = pytest.mark.e2e
 PROMPT = "the quick brown fox 🎉 jumps"
