@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.errors import ServerError, UnsupportedError
+from toolkit.errors import ServerError
 from toolkit.serving import install, launch, launcher, ports
+from toolkit.serving.container import ContainerLauncher
 from toolkit.serving.ports import Endpoints
 from toolkit.spec.models import Deployment, Engine, Limits, ModelSource, Ports, Serving
 
@@ -143,15 +144,12 @@ def test_urls_are_reachable_from_here(host: str, url: str) -> None:
 
 def test_launcher_for_each_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert isinstance(launcher.choose(deployment(), "openvino"), launcher.BinaryLauncher)
-    with pytest.raises(UnsupportedError, match="container") as caught:
-        launcher.choose(deployment(launcher="container"), "openvino")
-    assert caught.value.where == "serving.launcher"
+    wanted = deployment(launcher="container")
+    assert isinstance(launcher.choose(wanted, "openvino"), ContainerLauncher)
     monkeypatch.setattr(install, "find_server", lambda: None)
-    with pytest.raises(UnsupportedError, match="tensorrt"):
-        launcher.choose(deployment(), "tensorrt")
+    assert isinstance(launcher.choose(deployment(), "tensorrt"), ContainerLauncher)
     (tmp_path / "tensorrtllm").mkdir()
     ngc = install.ServerBinary(Path("/opt/tritonserver/bin/tritonserver"), tmp_path, "container")
     monkeypatch.setattr(install, "find_server", lambda: ngc)
     assert isinstance(launcher.choose(deployment(), "tensorrt"), launcher.BinaryLauncher)
-    with pytest.raises(UnsupportedError, match="pytorch"):
-        launcher.choose(deployment(), "pytorch")
+    assert isinstance(launcher.choose(deployment(), "pytorch"), ContainerLauncher)

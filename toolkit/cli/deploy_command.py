@@ -46,6 +46,10 @@ def deploy_command(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the server running if validation fails.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print every command and file instead; touch nothing."),
+    ] = False,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -60,6 +64,11 @@ def deploy_command(
 
     deployment = load(file, overrides=set_ or ()).resolved()
     store = Workspace(workspace or default_root(file))
+    if dry_run:
+        from toolkit.cli.deploy_dry_run import show
+
+        show(deployment, store, json=json)
+        return
     with command_progress(quiet=quiet) as progress:
         plan = _plan(deployment, store, offline, progress)
         if foreground:
@@ -90,6 +99,7 @@ def _plan(
         runtime=built.runtime,
         progress=progress,
         digest=artifact.key if artifact else None,
+        offline=offline,
     )
 
 

@@ -146,9 +146,10 @@ def prepare(
     progress: Progress,
     digest: str | None = None,
     environment: Mapping[str, str] | None = None,
+    offline: bool = False,
 ) -> LaunchPlan:
     """Choose the launcher, get the server, check the machine; see :func:`launch`."""
-    return launcher.choose(deployment, runtime).prepare(
+    return launcher.choose(deployment, runtime, offline=offline).prepare(
         deployment,
         repository,
         digest or repository_digest(repository),

@@ -42,6 +42,45 @@ PATTERNS: tuple[Pattern, ...] = (
         _MEASURED,
     ),
     Pattern(
+        "published-port-taken",
+        "port",
+        r"port is already allocated|failed to bind host port|ports are not available",
+        "a port of the server was taken by another process",
+        "stop that process or choose another port under serving.ports (0 takes any free one)",
+        "docker and podman run",
+    ),
+    Pattern(
+        "container-without-gpus",
+        "environment",
+        r"could not select device driver|unresolvable CDI devices|unknown or invalid runtime name: "
+        r"nvidia|nvidia-container-cli: initialization error",
+        "the container engine cannot hand GPUs to a container",
+        "install the NVIDIA Container Toolkit, then: nvidia-ctk runtime configure "
+        "--runtime=docker && systemctl restart docker (podman: nvidia-ctk cdi generate "
+        "--output=/etc/cdi/nvidia.yaml); toolkit doctor tells what is missing",
+        "docs.docker.com/engine/containers/gpu; NVIDIA Container Toolkit, troubleshooting",
+    ),
+    Pattern(
+        "container-gpu-unknown",
+        "environment",
+        r"nvidia-container-cli: device error: (?P<what>\S+): unknown device",
+        "serving.gpus names a GPU that this machine does not have ({what})",
+        "nvidia-smi -L lists those that are there",
+        "NVIDIA Container Toolkit, libnvidia-container",
+    ),
+    Pattern(
+        "driver-too-old",
+        "environment",
+        # Triton says the same of its own pools on every machine without a GPU, and goes on.
+        r"^(?!.*(?:pinned_memory_manager|ensemble_scheduler)\.cc).*"
+        r"CUDA driver version is insufficient for CUDA runtime version|"
+        r"nvidia-container-cli: requirement error: unsatisfied condition: (?P<what>[^,]+)",
+        "the NVIDIA driver is older than the container needs ({what})",
+        "toolkit doctor FILE names the driver that the release needs; or set engine.release to "
+        "an older one",
+        "CUDA error 35; NVIDIA Container Toolkit, constraints",
+    ),
+    Pattern(
         "missing-libpython",
         "environment",
         r"triton_python_backend_stub: error while loading shared libraries: (?P<what>\S+?):",

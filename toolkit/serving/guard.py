@@ -2,7 +2,7 @@
 
 Run as a script, with the standard library only::
 
-    python -I -S guard.py CONTROL_FD SHM_PREFIX -- COMMAND...
+    python -I -S guard.py CONTROL_FD SHM_PREFIX CLEANUP -- COMMAND...
 
 It starts the command in a process group of its own, tells its pid and its end on the control
 socket (one JSON object a line), and takes the words ``term`` and ``kill`` from there. When the
@@ -10,6 +10,7 @@ socket closes, because the supervisor ended in whatever way, it kills the comman
 command has ended it kills every process that the command left behind, adopted ones included,
 and removes the shared memory segments under its prefix: Triton leaves both behind when it is
 killed. Should the guard itself be killed, the kernel kills the server (PR_SET_PDEATHSIG).
+CLEANUP is a JSON list, a command to run at the end (or ``[]``): a container outlives its client.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SHARED_MEMORY = "/dev/shm"
 _FORCE_SECONDS = 10.0
+_CLEANUP_SECONDS = 60.0
 
 
 def main(arguments: list[str]) -> int:
     """Guard one command until it has ended; the exit code says only that guarding worked."""
     control = socket.socket(fileno=int(arguments[0]))
-    prefix, command = arguments[1], arguments[3:]
+    prefix, cleanup, command = arguments[1], json.loads(arguments[2]), arguments[4:]
     wake_read, wake_write = os.pipe()
     for end in (wake_read, wake_write):
         os.set_blocking(end, False)
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> int:
     _tell(control, {"event": "started", "pid": pid})
     ending = _watch(control, wake_read, pid)
     _kill_rest()
+    _clean(cleanup)
     remove_segments(prefix)
     _tell(control, ending)
     return 0
@@ -63,6 +66,25 @@ def remove_segments(prefix: str) -> list[str]:
                 os.unlink(f"{SHARED_MEMORY}/{name}")  # noqa: PTH108
                 removed.append(name)
     return removed
+
+
+def _clean(command: list[str]) -> None:
+    """Run ``command`` (absolute path first) to its end; it is killed after a minute."""
+    if not command:
+        return
+    pid = os.fork()
+    if pid == 0:
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)  # its errors still reach the log
+            os.execv(command[0], command)
+        finally:
+            os._exit(127)
+    deadline = time.monotonic() + _CLEANUP_SECONDS
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from toolkit.errors import EnvironmentError_, SpecError
 from toolkit.progress import Progress
-from toolkit.workspace import user_cache_dir
+from toolkit.workspace import user_cache_path
 
 PACKAGE = "nvidia-pytriton"
 PACKAGE_VERSION = "0.7.0"
@@ -95,7 +95,7 @@ def find_or_install_server(progress: Progress) -> ServerBinary:
 
 def install_directory() -> Path:
     """Where the wheel's server is installed for this user."""
-    return user_cache_dir() / "server" / f"{PACKAGE}-{PACKAGE_VERSION}"
+    return user_cache_path() / "server" / f"{PACKAGE}-{PACKAGE_VERSION}"
 
 
 def install_server(progress: Progress, *, force: bool = False) -> ServerBinary:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from toolkit.serving import container_run
+from toolkit.serving.container_run import Container
 from toolkit.serving.install import ServerBinary
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.preflight import library_path
+from toolkit.serving.ranks import Ranks, spread
+from toolkit.serving.ranks import variables as rank_variables
 from toolkit.spec.models import Deployment, Ports
 
 KV_CACHE_SCALE = "TOOLKIT_KV_CACHE_SCALE"
@@ -28,6 +32,7 @@ ADMIN_METADATA = f"triton-grpc-protocol-{ADMIN_HEADER}"
 
 _RESTRICTED = "model-repository,trace,logging,shared-memory"
 _COPIED = 2**20
+_STOP_MARGIN = 10
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -49,6 +54,9 @@ class LaunchPlan(BaseModel):
     max_batch_size: int
     threads: int | None = None
     gpus: tuple[int, ...] | None = None
+    ranks: Ranks = Ranks()
+    mpirun: Path | None = None
+    container: Container | None = None
     environment: dict[str, str] = {}
 
     @property
@@ -65,6 +73,8 @@ def plan(
     *,
     uses_gpu: bool,
     environment: Mapping[str, str] | None = None,
+    ranks: Ranks | None = None,
+    mpirun: Path | None = None,
 ) -> LaunchPlan:
     """The plan for ``deployment``, served from ``repository`` by ``binary``."""
     serving, engine = deployment.serving, deployment.engine
@@ -81,6 +91,8 @@ def plan(
         max_batch_size=engine.limits.max_batch_size,
         threads=engine.threads,
         gpus=serving.gpus if uses_gpu else None,
+        ranks=ranks or Ranks(),
+        mpirun=mpirun,
         environment=dict(environment or {}),
     )
 
@@ -119,6 +131,41 @@ def command_line(
     The admin key stands in it, so users of the same machine may read it from the process list;
     it keeps out who reaches the server by network alone.
     """
+    server = _server_command(
+        launch, repository, endpoints, admin_key=admin_key, shm_prefix=shm_prefix
+    )
+    command = spread(launch.ranks, server, mpirun=str(launch.mpirun or "mpirun"))
+    if launch.container is None:
+        return command
+    return container_run.server_command(
+        launch.container,
+        command,
+        name=container_run.container_name(shm_prefix),
+        deployment=launch.name,
+        repositories=(repository, launch.repository),
+        host=endpoints.host,
+        ports=(endpoints.http, endpoints.grpc, endpoints.metrics),
+        variables=server_variables(launch, kv_cache_scale=1),
+        stop_timeout=math.ceil(launch.drain_timeout) + _STOP_MARGIN,
+    )
+
+
+def cleanup_command(launch: LaunchPlan, shm_prefix: str) -> list[str]:
+    """What clears away a server that its process left behind; empty for a plain process."""
+    if launch.container is None:
+        return []
+    return container_run.removal(launch.container, container_run.container_name(shm_prefix))
+
+
+def _server_command(
+    launch: LaunchPlan,
+    repository: Path,
+    endpoints: Endpoints,
+    *,
+    admin_key: str,
+    shm_prefix: str,
+) -> list[str]:
+    host = endpoints.host if launch.container is None else container_run.ANYWHERE
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={admin_key}"
     command = [
         str(launch.executable),
@@ -130,11 +177,11 @@ def command_line(
         "--exit-on-error=true",
         "--strict-readiness=true",
         f"--exit-timeout-secs={max(1, math.ceil(launch.drain_timeout))}",
-        f"--http-address={endpoints.host}",
+        f"--http-address={host}",
         f"--http-port={endpoints.http}",
-        f"--grpc-address={endpoints.host}",
+        f"--grpc-address={host}",
         f"--grpc-port={endpoints.grpc}",
-        f"--metrics-address={endpoints.host}",
+        f"--metrics-address={host}",
         f"--metrics-port={endpoints.metrics}",
         f"--http-restricted-api={restricted}",
         f"--grpc-restricted-protocol={restricted}",
@@ -154,21 +201,29 @@ def environment(
     """The server's whole environment.
 
     The stub imports from the first python on PATH, so this interpreter's directory comes first.
-    PYTHONPATH is dropped: a repository has to be complete in itself.
+    PYTHONPATH is dropped: a repository has to be complete in itself. For a container it is the
+    environment of the client, which hands the server's variables on by name.
     """
     env = {
         key: value
         for key, value in base.items()
         if key not in (*_SECRETS, "PYTHONPATH", "PYTHONHOME")
     }
+    if launch.container is not None:
+        return env | server_variables(launch, kv_cache_scale=kv_cache_scale)
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     libraries = library_path()
     if libraries:
         env["LD_LIBRARY_PATH"] = libraries
-    env["TOKENIZERS_PARALLELISM"] = "false"
-    env[KV_CACHE_SCALE] = f"{kv_cache_scale:g}"
-    if launch.threads is not None:
-        env.update(dict.fromkeys(_THREADS, str(launch.threads)))
     if launch.gpus is not None:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in launch.gpus)
-    return env | launch.environment
+    return env | server_variables(launch, kv_cache_scale=kv_cache_scale)
+
+
+def server_variables(launch: LaunchPlan, *, kv_cache_scale: float) -> dict[str, str]:
+    """What the server itself is told by variables, wherever it runs."""
+    found = {"TOKENIZERS_PARALLELISM": "false", KV_CACHE_SCALE: f"{kv_cache_scale:g}"}
+    if launch.threads is not None:
+        found.update(dict.fromkeys(_THREADS, str(launch.threads)))
+    found.update(rank_variables(launch.ranks, contained=launch.container is not None))
+    return found | launch.environment

@@ -1,4 +1,4 @@
-"""How a server comes to run: as a binary of this machine, or (later) as a container."""
+"""How a server comes to run: as a binary of this machine, or as a container."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from toolkit.errors import UnsupportedError
 from toolkit.progress import Progress
 from toolkit.serving import install, launch, preflight
+from toolkit.serving.container import ContainerLauncher
+from toolkit.serving.ranks import ranks_of
 from toolkit.spec.models import Deployment, Runtime
 
 
@@ -49,6 +50,7 @@ class BinaryLauncher:
         """Find or install the server, check the environment, and plan."""
         binary = install.find_or_install_server(progress)
         preflight.check(binary, self._runtime)
+        ranks = ranks_of(deployment, self._runtime)
         return launch.plan(
             deployment,
             repository,
@@ -56,32 +58,24 @@ class BinaryLauncher:
             binary,
             uses_gpu=self._runtime != "openvino",
             environment=environment,
+            ranks=ranks,
+            mpirun=preflight.require_mpirun() if ranks.uses_mpirun else None,
         )
 
 
-def choose(deployment: Deployment, runtime: Runtime) -> Launcher:
+def choose(deployment: Deployment, runtime: Runtime, *, offline: bool = False) -> Launcher:
     """The launcher for ``deployment``; ``runtime`` is the resolved one, not ``auto``.
 
-    Raises:
-        UnsupportedError: the deployment needs a container, which cannot be launched yet.
+    Without a choice of the user the CPU runtime gets a binary, and an NVIDIA runtime too where
+    one with its backend is found (inside the serving container); everything else a container.
     """
     wanted = deployment.serving.launcher
     if wanted == "container":
-        raise UnsupportedError(
-            "launching a container is not supported yet",
-            where="serving.launcher",
-            hint="set serving.launcher: binary, and run this inside the serving container",
-        )
+        return ContainerLauncher(runtime, offline=offline)
     if wanted == "binary" or runtime == "openvino":
         return BinaryLauncher(runtime)
     found = install.find_server()
     backend = "tensorrtllm" if runtime == "tensorrt" else "python"
     if found is not None and found.origin != "installed" and found.has_backend(backend):
         return BinaryLauncher(runtime)
-    raise UnsupportedError(
-        f"the {runtime} runtime needs NVIDIA's serving container, and launching it is not "
-        "supported yet",
-        where="serving.launcher",
-        hint="run `toolkit deploy` inside the container of the release (tritonserver is found "
-        "at /opt/tritonserver), or use engine.runtime: openvino",
-    )
+    return ContainerLauncher(runtime, offline=offline)

@@ -55,6 +55,22 @@ def check(binary: ServerBinary, runtime: Runtime) -> None:
             )
 
 
+def require_mpirun() -> Path:
+    """Where Open MPI's launcher is.
+
+    Raises:
+        EnvironmentError_: it is not on PATH.
+    """
+    found = shutil.which("mpirun")
+    if found is None:
+        raise EnvironmentError_(
+            "an engine over several GPUs is started by mpirun, which is not on PATH",
+            hint="run inside the serving container of the release, or set serving.launcher: "
+            "container",
+        )
+    return Path(found)
+
+
 def check_glibc(version: str) -> None:
     """The wheel's server needs a recent C library."""
     parts = tuple(int(each) for each in re.findall(r"\d+", version)[:2])

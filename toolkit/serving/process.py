@@ -21,6 +21,7 @@ from toolkit.errors import ServerError
 from toolkit.serving import guard
 
 _START_SECONDS = 30.0
+_CLEAN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ServerProcess:
         env: The whole environment of the server.
         shm_prefix: Names of shared memory segments to remove at the end begin with this.
         sink: Receives the output, standard error included, in chunks, on a thread of its own.
+        cleanup: Command that clears away what the server's end leaves (absolute path first).
 
     Raises:
         ServerError: the guard could not start it.
@@ -62,6 +64,7 @@ class ServerProcess:
         shm_prefix: str,
         sink: Callable[[bytes], None],
         cwd: Path | None = None,
+        cleanup: Sequence[str] = (),
     ) -> None:
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
@@ -69,7 +72,7 @@ class ServerProcess:
             self._guard = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", guard.__file__),
-                    *(str(theirs.fileno()), shm_prefix, "--", *command),
+                    *(str(theirs.fileno()), shm_prefix, json.dumps([*cleanup]), "--", *command),
                 ],
                 env=dict(env),
                 cwd=cwd,
@@ -88,6 +91,7 @@ class ServerProcess:
             theirs.close()
         self._control = ours
         self._shm_prefix = shm_prefix
+        self._cleanup = [*cleanup]
         self._buffer = b""
         self._exit: ExitStatus | None = None
         self._pump = threading.Thread(
@@ -184,8 +188,16 @@ class ServerProcess:
         self._guard.kill()
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
+        clean(self._cleanup)
         guard.remove_segments(self._shm_prefix)
         self._finish(ExitStatus(None, signal.SIGKILL))
+
+
+def clean(command: Sequence[str]) -> None:
+    """Run a cleanup command of a server whose guard cannot do it any more."""
+    if command:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, check=False, timeout=_CLEAN_SECONDS)
 
 
 def _pump(read_end: int, sink: Callable[[bytes], None]) -> None:

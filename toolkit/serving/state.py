@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from toolkit.errors import ServerError
 from toolkit.serving import guard, procfs
 from toolkit.serving.ports import Endpoints
+from toolkit.serving.process import clean
 
 Status = Literal["starting", "ready", "restarting", "draining", "stopped", "failed"]
 ENDED: frozenset[str] = frozenset({"stopped", "failed"})
@@ -59,6 +60,7 @@ class RunState(BaseModel):
     supervisor_start: int
     server_pid: int | None = None
     shm_prefix: str = ""
+    cleanup: tuple[str, ...] = ()
     host: str = ""
     http_port: int = 0
     grpc_port: int = 0
@@ -158,8 +160,11 @@ class RunDirectory:
                 yield True
 
     def clear_stale(self, state: RunState) -> list[str]:
-        """Remove the shared memory that a supervisor and guard killed together left behind."""
-        return guard.remove_segments(state.shm_prefix) if not state.alive else []
+        """Remove what a supervisor and guard killed together left: a container, shared memory."""
+        if state.alive:
+            return []
+        clean(state.cleanup)
+        return guard.remove_segments(state.shm_prefix)
 
 
 def write_private(path: Path, text: str) -> None:

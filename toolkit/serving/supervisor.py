@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from toolkit.errors import ServerError
-from toolkit.serving import diagnose, launch, probe, procfs
+from toolkit.serving import diagnose, launch, probe, procfs, watched
 from toolkit.serving.health import HealthPolicy, HealthWatch
 from toolkit.serving.logs import RotatingLog
 from toolkit.serving.ports import Endpoints, choose
@@ -121,6 +121,7 @@ class Supervisor:
             supervisor_pid=pid,
             supervisor_start=procfs.start_time(pid) or 0,
             shm_prefix=prefix,
+            cleanup=tuple(launch.cleanup_command(self._plan, prefix)),
             host=self._plan.host,
             repository=str(self._plan.repository),
             repository_digest=self._plan.repository_digest,
@@ -162,9 +163,10 @@ class Supervisor:
         try:
             reason = self._until_ready(process, endpoints)
             if reason is None:
+                served_by = watched.server_pid(process.pid, self._plan, self._state.shm_prefix)
                 ready_at = time.monotonic()
                 self._now_ready(ready_at)
-                reason = self._watch(process, endpoints)
+                reason = self._watch(process, served_by, endpoints)
         finally:
             process.close()
         served = None if ready_at is None else time.monotonic() - ready_at
@@ -192,7 +194,11 @@ class Supervisor:
         )
         self._started = time.monotonic()
         process = ServerProcess(
-            command, env, shm_prefix=self._state.shm_prefix, sink=self._take_output
+            command,
+            env,
+            shm_prefix=self._state.shm_prefix,
+            sink=self._take_output,
+            cleanup=self._state.cleanup,
         )
         self._update(
             server_pid=process.pid,
@@ -218,9 +224,9 @@ class Supervisor:
                 return f"the server was not ready within {self._plan.ready_timeout:g} s"
             self._pause(_TICK)
 
-    def _watch(self, process: ServerProcess, endpoints: Endpoints) -> str:
+    def _watch(self, process: ServerProcess, served_by: int, endpoints: Endpoints) -> str:
         """Stay with a ready server until it ends or has to; returns why."""
-        watch = HealthWatch(process.pid, endpoints, self._policy.health)
+        watch = HealthWatch(served_by, endpoints, self._policy.health)
         try:
             while True:
                 status = process.poll()

@@ -153,11 +153,32 @@ Gpus = Annotated[
 ]
 
 
+def _pinned(value: str) -> str:
+    if value.endswith(":latest"):
+        raise ValueError("names no release: latest changes under a running deployment")
+    return value
+
+
+Image = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][A-Za-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})$"
+    ),
+    AfterValidator(_pinned),
+    Looks("a container image with its tag or digest"),
+]
+
+
 class Serving(Section):
     """How Triton is launched."""
 
     launcher: Literal["auto", "binary", "container"] = Field(
         default="auto", description="A tritonserver binary on this machine, or a container."
+    )
+    image: Image | None = Field(
+        default=None,
+        description="Container image with its tag or digest; that of engine.release if absent.",
+        examples=["nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"],
     )
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     gpu: str | None = Field(

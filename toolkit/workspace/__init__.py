@@ -6,7 +6,7 @@ into place after everything in it, the manifest last, had reached the disk.
 """
 
 from toolkit.workspace.manifest import Artifact, FileEntry, Json, Manifest
-from toolkit.workspace.places import default_root, user_cache_dir
+from toolkit.workspace.places import default_root, user_cache_dir, user_cache_path
 from toolkit.workspace.store import Pruned, Workspace
 from toolkit.workspace.uses import record_use, users_by_key
 
@@ -20,5 +20,6 @@ __all__ = [
     "default_root",
     "record_use",
     "user_cache_dir",
+    "user_cache_path",
     "users_by_key",
 ]

@@ -15,16 +15,20 @@ def default_root(deployment_file: Path | None = None) -> Path:
     return beside / ".toolkit"
 
 
-def user_cache_dir() -> Path:
+def user_cache_path() -> Path:
     """What several workspaces share, such as the server and downloaded wheels.
 
-    ``$TOOLKIT_CACHE``, ``$XDG_CACHE_HOME/toolkit`` or ``~/.cache/toolkit``; created if absent.
+    ``$TOOLKIT_CACHE``, ``$XDG_CACHE_HOME/toolkit`` or ``~/.cache/toolkit``; it may not be there.
     """
     chosen = os.environ.get("TOOLKIT_CACHE")
     if chosen:
-        path = Path(chosen).expanduser().absolute()
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-        path = (Path(base) if base else Path.home() / ".cache") / "toolkit"
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "toolkit"
+
+
+def user_cache_dir() -> Path:
+    """:func:`user_cache_path`, created if absent."""
+    path = user_cache_path()
     path.mkdir(parents=True, exist_ok=True)
     return path
