@@ -12,8 +12,8 @@ import pytest
 from hashing_runner import HashingRunner, continuation
 from llm_serving.engine_api import (
     GenerationRequest,
-    QueueFull,
-    RequestRefused,
+    QueueFullError,
+    RequestRefusedError,
     Sampling,
     TokenChunk,
 )
@@ -115,7 +115,7 @@ def test_the_engine_wakes_again_after_it_was_idle(bench: Bench) -> None:
     [((), 1, "prompt"), ((1,) * 21, 1, "max_input_len"), ((1,), 0, "max_tokens")],
 )
 def test_misfits_are_refused(bench: Bench, prompt: tuple[int, ...], out: int, names: str) -> None:
-    with pytest.raises(RequestRefused, match=names):
+    with pytest.raises(RequestRefusedError, match=names):
         bench.submit(0, prompt, out)
 
 
@@ -123,7 +123,7 @@ def test_a_full_queue_is_refused_and_then_takes_requests_again(bench: Bench) -> 
     bench.runner.gate.clear()
     for number in range(2 + 3):
         bench.submit(number)
-    with pytest.raises(QueueFull, match="max_queue_size"):
+    with pytest.raises(QueueFullError, match="max_queue_size"):
         bench.submit(9)
     bench.runner.gate.set()
     for number in range(5):
@@ -177,7 +177,7 @@ def test_a_failing_step_answers_everybody_and_refuses_more(bench: Bench) -> None
         assert last.finish == "error"
         assert "no memory" in last.error
     wait_until(lambda: not thread_alive(bench.engine))
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         bench.submit(4)
 
 

@@ -17,7 +17,7 @@ from llm_serving.engine_api import (
     Engine,
     EngineStats,
     GenerationRequest,
-    QueueFull,
+    QueueFullError,
     TokenChunk,
     Usage,
 )
@@ -53,7 +53,7 @@ class EchoEngine:
         with self._wake:
             places = self._batch - len(self._running)
             if len(self._waiting) - places >= self._queue:
-                raise QueueFull(f"{len(self._waiting)} requests wait already (max_queue_size)")
+                raise QueueFullError(f"{len(self._waiting)} requests wait already (max_queue_size)")
             self._waiting.append(request)
             self._wake.notify()
 

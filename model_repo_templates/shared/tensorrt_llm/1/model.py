@@ -23,8 +23,8 @@ from adapter import create_engine  # noqa: E402
 from llm_serving import responses, settings  # noqa: E402
 from llm_serving.engine_api import (  # noqa: E402
     GenerationRequest,
-    QueueFull,
-    RequestRefused,
+    QueueFullError,
+    RequestRefusedError,
     TokenChunk,
 )
 from llm_serving.metrics import Metrics  # noqa: E402
@@ -89,9 +89,9 @@ class TritonPythonModel:
                 self._submit(fields, handle, request.request_id())
         except FieldError as error:
             responses.send_error(handle, str(error), codes.INVALID_ARG)
-        except RequestRefused as error:
+        except RequestRefusedError as error:
             responses.send_error(handle, f"request refused: {error}", codes.INVALID_ARG)
-        except QueueFull as error:
+        except QueueFullError as error:
             message = f"queue is full, retry later: {error}"
             responses.send_error(handle, message, codes.UNAVAILABLE)
 
@@ -102,7 +102,7 @@ class TritonPythonModel:
         self._sender.open(stream)
         try:
             self._engine.submit(_generation(request_id, parsed))
-        except (QueueFull, RequestRefused):
+        except (QueueFullError, RequestRefusedError):
             self._sender.drop(stream)
             raise
 

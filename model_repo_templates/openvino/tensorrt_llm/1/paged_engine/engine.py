@@ -11,8 +11,8 @@ from llm_serving.engine_api import (
     EngineStats,
     FinishReason,
     GenerationRequest,
-    QueueFull,
-    RequestRefused,
+    QueueFullError,
+    RequestRefusedError,
     TokenChunk,
     Usage,
 )
@@ -61,11 +61,11 @@ class PagedEngine:
         )
         with self._wake:
             if self._closing or self._failed:
-                raise QueueFull("the engine is shutting down")
+                raise QueueFullError("the engine is shutting down")
             waiting = len(self._incoming) + self._scheduler.waiting
             slots = self._config.max_batch_size - len(self._scheduler.running)
             if waiting - slots >= self._config.max_queue_size:
-                raise QueueFull(f"{waiting} requests wait already (max_queue_size)")
+                raise QueueFullError(f"{waiting} requests wait already (max_queue_size)")
             self._incoming.append(sequence)
             self._wake.notify()
 
@@ -109,15 +109,15 @@ class PagedEngine:
     def _refuse_misfits(self, request: GenerationRequest) -> None:
         length, limit = len(request.prompt), self._config.max_input_len
         if not length:
-            raise RequestRefused("the prompt is empty")
+            raise RequestRefusedError("the prompt is empty")
         if length > limit:
-            raise RequestRefused(f"the prompt has {length} tokens, max_input_len is {limit}")
+            raise RequestRefusedError(f"the prompt has {length} tokens, max_input_len is {limit}")
         if request.sampling.max_tokens < 1:
-            raise RequestRefused("max_tokens must be at least 1")
+            raise RequestRefusedError("max_tokens must be at least 1")
         reach = min(length + request.sampling.max_tokens, self._config.max_seq_len)
         pool = self._scheduler.pool
         if pool.blocks_for(reach) > pool.count:
-            raise RequestRefused(
+            raise RequestRefusedError(
                 f"prompt and max_tokens need {pool.blocks_for(reach)} KV blocks, "
                 f"the pool has {pool.count}"
             )

@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """No place is left to wait in; the client may retry."""
 
 
-class RequestRefused(Exception):
+class RequestRefusedError(Exception):
     """The engine cannot serve this request; the message names the field."""
 
 
@@ -120,8 +120,8 @@ class Engine(Protocol):
         """Queue a request. Thread-safe.
 
         Raises:
-            QueueFull: as many wait as the deployment allows.
-            RequestRefused: the prompt does not fit the limits, or a field is not supported.
+            QueueFullError: as many wait as the deployment allows.
+            RequestRefusedError: the prompt does not fit the limits, or a field is not supported.
         """
 
     def cancel(self, request_id: int) -> None:
