@@ -60,6 +60,10 @@ class Architecture:
     sliding_window: int | None = None
     quantization: str | None = None
     """Method that the config declares (``modelopt``, ``awq`` …); None for plain weights."""
+    num_experts: int | None = None
+    """Experts that a router chooses from in each mixture; None for a dense model."""
+    mtp_layers: int = 0
+    """Multi-token-prediction layers that the checkpoint brings."""
 
     @property
     def parameters(self) -> int:
@@ -138,6 +142,8 @@ def architecture_of(
         bos_token_id=_first(_ids(config, generation, "bos_token_id")),
         eos_token_ids=_ids(config, generation, "eos_token_id"),
         quantization=_quantization(config),
+        num_experts=fields.optional("num_local_experts", "num_experts", "n_routed_experts"),
+        mtp_layers=fields.optional("num_nextn_predict_layers") or 0,
     )
 
 
@@ -227,6 +233,11 @@ class _Fields:
         if not isinstance(value, str) or not value:
             raise SpecError(f"{name} is missing or no text", where=self.where)
         return value
+
+    def optional(self, *names: str) -> int | None:
+        """A count that may be left out; 0 counts as left out."""
+        given = [name for name in names if self.config.get(name) not in (None, 0)]
+        return self.positive(*given) if given else None
 
     def positive(self, *names: str, default: int | None = None) -> int:
         for name in names:
