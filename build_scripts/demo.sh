@@ -21,7 +21,7 @@ trap '"$toolkit" stop "$name" >/dev/null 2>&1 || true' EXIT
 "$toolkit" deploy "$file"
 
 say "toolkit bench $file"
-"$toolkit" bench "$file" --scenario smoke --output "$TOOLKIT_WORKSPACE/bench/$name"
+"$toolkit" bench "$file" --scenario smoke --duration 8s --output "$TOOLKIT_WORKSPACE/bench/$name"
 
 url="$("$toolkit" status --json | sed -n 's/.*"\(http:[^"]*\)".*/\1/p' | grep -v metrics | head -n 1)"
 request='{"text_input": "The capital of France is", "max_tokens": 16, "stream": false}'

@@ -31,6 +31,7 @@ REPOSITORY = "repository"
 
 QUANTIZERS = ("nvidia-modelopt", "torch", "transformers")
 COMPILERS = ("openvino",)
+COMPILING = ("toolkit.engine.openvino", "toolkit.quantize.unified", "toolkit.checkpoint")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
         "runtime": "openvino",
         "checkpoint": checkpoint.key,
         "draft": drafting.key if drafting else None,
-        **_software("toolkit.engine", "toolkit.quantize", "toolkit.checkpoint", tools=COMPILERS),
+        **_software(*COMPILING, tools=COMPILERS),
     }
 
     def work(out: Path) -> None:
@@ -172,7 +173,9 @@ def render(
         "engine": engine.key,
         "checkpoint": checkpoint.key,
         "templates": tree_digest(template_root()),
-        **_software("toolkit.repository", "toolkit.engine", "toolkit.spec", tools=("jinja2",)),
+        **_software(
+            "toolkit.repository", "toolkit.engine.openvino", "toolkit.spec", tools=("jinja2",)
+        ),
     }
 
     def work(out: Path) -> None:
