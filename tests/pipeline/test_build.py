@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli.app import run
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, ValidationFailed
 from toolkit.pipeline import BuildResult, build
 from toolkit.progress import Silent
+from toolkit.repository.findings import Finding
 from toolkit.spec.loading import load
 from toolkit.spec.models import Deployment
 from toolkit.workspace import Artifact, Workspace, users_by_key
@@ -51,6 +52,7 @@ def test_every_artifact_of_a_build_verifies(store: Workspace, plain_build: Build
 
 
 def test_what_a_deployment_uses_is_remembered(store: Workspace, plain_build: BuildResult) -> None:
+    build(plain_build.deployment, store, progress=Silent())
     users = users_by_key(store.root)
     for stage in plain_build.stages:
         assert "plain" in users[stage.artifact.key]
@@ -113,6 +115,26 @@ def test_runtime_that_is_not_built_here_is_refused(
 ) -> None:
     with pytest.raises(UnsupportedError, match="tensorrt"):
         build(variant("engine.runtime=tensorrt"), store, progress=Silent())
+
+
+def test_a_repository_with_errors_is_not_published(
+    store: Workspace, plain_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [
+        Finding("plain/config.pbtxt:3:1", "no such backend", hint="choose python"),
+        Finding("plain/config.pbtxt:9:1", "odd, but it works", severity="warning"),
+    ]
+    monkeypatch.setattr("toolkit.repository.check.check_static", lambda _: findings)
+    deployment = variant("engine.batching.max_queue_size=11")
+    with pytest.raises(ValidationFailed) as caught:
+        build(deployment, store, progress=Silent())
+    assert caught.value.details == ("plain/config.pbtxt:3:1: no such backend",)
+    assert not look(store, "engine.batching.max_queue_size=11")["repository"]
+    findings.pop(0)
+    artifact = build(deployment, store, progress=Silent()).artifact("repository")
+    assert artifact is not None
+    assert artifact.manifest.notes == {"warnings": ["plain/config.pbtxt:9:1: odd, but it works"]}
+    store.remove(artifact)
 
 
 def test_command_links_the_repository_and_reports_json(

@@ -110,6 +110,8 @@ def _remarks(stage: str, notes: Any) -> str:
     if stage == "engine":
         carried = notes["target"]["carried"]
         return ", ".join(f"{count} {how}" for how, count in carried.items())
+    if stage == "repository" and notes.get("warnings"):
+        return f"{len(notes['warnings'])} warnings: {notes['warnings'][0]}"
     return ""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.checkpoint.architecture import Architecture
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, ValidationFailed
 from toolkit.pipeline.provenance import code_digest, tree_digest, versions
 from toolkit.progress import Progress
 from toolkit.quantize.check import ResolvedQuantization
@@ -161,7 +161,11 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
 def render(
     job: Job, engine: Artifact, checkpoint: Artifact, resolved: ResolvedQuantization
 ) -> Artifact:
-    """The Triton model repository, in the folder :data:`REPOSITORY` of the artifact."""
+    """The Triton model repository, in the folder :data:`REPOSITORY` of the artifact.
+
+    Raises:
+        ValidationFailed: the static check found an error in what was rendered.
+    """
     from toolkit.repository.layout import template_root
     from toolkit.repository.render import render
 
@@ -180,8 +184,27 @@ def render(
 
     def work(out: Path) -> None:
         render(deployment, engine.path, checkpoint.path, out / REPOSITORY)
+        notes = {"warnings": _check_rendered(out / REPOSITORY)}
+        (out / NOTES).write_text(json.dumps(notes))
 
     return job.workspace.produce("repository", inputs, work, progress=job.progress)
+
+
+def _check_rendered(repository: Path) -> list[str]:
+    """The warnings of the static check."""
+    from toolkit.repository.check import check_static
+
+    findings = check_static(repository)
+    lines = {each: f"{each.where}: {each.message}" for each in findings}
+    errors = [each for each in findings if each.severity == "error"]
+    if errors:
+        raise ValidationFailed(
+            f"the rendered repository has {len(errors)} errors",
+            where="repository",
+            hint=errors[0].hint,
+            details=[lines[each] for each in errors],
+        )
+    return list(lines.values())
 
 
 def settled(deployment: Deployment, resolved: ResolvedQuantization) -> Deployment:
