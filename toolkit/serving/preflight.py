@@ -23,7 +23,7 @@ from toolkit.spec.models import Runtime
 MIN_GLIBC = (2, 35)
 """The nvidia-pytriton wheel is tagged manylinux_2_35."""
 
-_MIN_SHARED_MEMORY = 64 * 2**20
+MIN_SHARED_MEMORY = 64 * 2**20
 _LIBPYTHON = re.compile(rb"libpython3(?:-[0-9a-f]+)?\.(\d+)\.so")
 
 
@@ -174,7 +174,7 @@ def check_shared_memory(path: Path = Path("/dev/shm")) -> None:
             hint="mount it: mount -t tmpfs tmpfs /dev/shm",
         )
     free = shutil.disk_usage(path).free
-    if free < _MIN_SHARED_MEMORY:
+    if free < MIN_SHARED_MEMORY:
         raise EnvironmentError_(
             f"/dev/shm has {free // 2**20} MiB free, Triton's python backend needs 64",
             hint="docker: run with --shm-size=1g; else: mount -o remount,size=1g /dev/shm",
