@@ -386,7 +386,7 @@ CASES: dict[str, Case] = {
     "a rope that is not written": Case(
         "model.source", arch=replace(LLAMA_8B, rope_scaling=OtherRope("longrope"))
     ),
-    "a family without an export": Case("", "tensorrt", arch=QWEN3_32B, hint="pytorch"),
+    "a family without an export": Case("model.source", "tensorrt", arch=QWEN3_32B, hint="pytorch"),
 }
 
 

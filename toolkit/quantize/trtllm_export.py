@@ -86,7 +86,8 @@ def check_export(
         raise UnsupportedError(
             f"TensorRT-LLM checkpoints are written for {', '.join(_DECODERS)} models, "
             f"not for {arch.model_type}",
-            hint="use the unified checkpoint with the pytorch runtime",
+            where="model.source",
+            hint="use the unified checkpoint with engine.runtime: pytorch",
         )
     divided = (
         ("attention heads", arch.num_heads, tensor, "tensor"),

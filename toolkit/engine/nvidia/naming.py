@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -65,7 +66,8 @@ def translated(release: Release, field: str, name: str, value: JsonValue) -> Jso
         raise refusal(
             field, f"{release.title} has no {key} for {name}", f"use {' or '.join(table)}"
         )
-    stands_for: JsonValue = table[key]
+    # A copy: what is built from it must not write into the table.
+    stands_for: JsonValue = copy.deepcopy(table[key])
     return stands_for
 
 

@@ -32,8 +32,6 @@ FP8_ATTENTION: tuple[WeightFormat, ...] = ("fp8", "w4a8_awq", "nvfp4")
 
 _RUNTIME: NvidiaRuntime = "tensorrt"
 _MAX_EAGLE_BATCH = 512
-_BLACKWELL = range(10, 12)
-"""Major compute capabilities on which INT8 and INT4 weights are refused (builder)."""
 
 
 def check(
@@ -63,7 +61,6 @@ def check(
     target = Target(_RUNTIME, release, gpu)
     check_source(arch, target)
     settled = settled_formats(quantization, target)
-    _check_blackwell(settled, gpu)
     check_common(engine, arch, target, draft=draft)
     ways = engine.parallelism
     resolved = check_export(arch, settled, tensor=ways.tensor, pipeline=ways.pipeline)
@@ -83,19 +80,6 @@ def paged_context_attention(kv_cache: str, weights: str) -> bool:
     if kv_cache == "int8":
         return False
     return kv_cache != "fp8" or weights in FP8_ATTENTION
-
-
-def _check_blackwell(quantization: Quantization, gpu: Gpu | None) -> None:
-    if gpu is None or gpu.compute_capability[0] not in _BLACKWELL:
-        return
-    major, minor = gpu.compute_capability
-    hint = "what would work: fp8, nvfp4 or none"
-    if quantization.weights in ("int4_awq", "w4a8_awq", "int8_sq"):
-        why = f"trtllm-build refuses {quantization.weights} on compute capability {major}.{minor}"
-        raise refusal("quantization.weights", why, hint)
-    if quantization.kv_cache == "int8":
-        why = f"trtllm-build refuses an int8 KV cache on compute capability {major}.{minor}"
-        raise refusal("quantization.kv_cache", why, "use fp8 or none")
 
 
 def _check_only_pytorch(engine: Engine) -> None:
