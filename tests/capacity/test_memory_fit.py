@@ -162,6 +162,13 @@ def test_a_pool_that_full_requests_fill_early_is_noted() -> None:
     assert not plan({"limits": {"max_batch_size": 8}}).notes
 
 
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 1.0])
+def test_the_terms_add_up(fraction: float) -> None:
+    made = plan({"kv_cache": {"free_memory_fraction": fraction}})
+    *terms, total = (float(one.rpartition(" GiB")[0].split()[-1]) for one in made.lines())
+    assert sum(terms) == pytest.approx(total, abs=0.01 * len(terms))
+
+
 def test_what_does_not_fit_is_refused_with_the_sum() -> None:
     error = refused({}, LLAMA_70B)
     assert error.where == "model.source"

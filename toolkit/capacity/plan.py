@@ -72,13 +72,17 @@ class MemoryPlan:
         return self.full_requests >= 1
 
     def lines(self) -> list[str]:
-        """The sum, one term a line."""
-        kv = self.kv_bytes_per_token
-        return [
-            *(str(line) for line in self.fixed),
-            str(Line("KV cache", max(self.pool, 0), f"{self.kv_tokens} tokens of {kv:.0f} bytes")),
-            str(Line(f"{self.gpu.name} has", self.gpu.memory, "as its driver reports it")),
+        """The sum, one term a line; the last is the total."""
+        kv, pool = self.kv_bytes_per_token, max(self.pool, 0)
+        left = self.gpu.memory - self.used - pool
+        how = "engine.kv_cache.free_memory_fraction or size" if left >= 0 else "missing"
+        terms = [
+            *self.fixed,
+            Line("KV cache", pool, f"{self.kv_tokens} tokens of {kv:.0f} bytes"),
+            Line("left over", left, how),
+            Line(f"{self.gpu.name} has", self.gpu.memory, "as its driver reports it"),
         ]
+        return [str(term) for term in terms]
 
 
 def _whole(tokens: int, block: int) -> int:

@@ -45,13 +45,13 @@ def weight_bytes(
 ) -> WeightBytes:
     """Weights of the pipeline stage that holds most.
 
-    Linear layers and tables are divided by ``tensor`` (attention is not under attention data
-    parallelism); a KV head is held whole where there are more GPUs than heads.
+    Layers and tables are divided by ``tensor`` (attention is not under attention data
+    parallelism); a KV head is never cut.
 
     Args:
         arch: The model.
         resolved: Which layers are quantized, and how.
-        parallelism: GPUs of one replica.
+        parallelism: GPUs of a replica.
         element: Bytes of a weight that is not quantized.
         shared_tables: Tied embeddings are held once.
 
@@ -71,9 +71,8 @@ def weight_bytes(
     table = _table_bytes(arch, parallelism, element)
     head = _head_bytes(arch, resolved, parallelism, element)
     if len(stages) > 1:
-        by_stage = [WeightBytes(stage, 0) for stage in stages]
-        by_stage[0] = WeightBytes(stages[0], table)
-        by_stage[-1] = WeightBytes(stages[-1], head)
+        tables = [table, *[0] * (len(stages) - 2), head]
+        by_stage = [WeightBytes(*both) for both in zip(stages, tables, strict=True)]
         return max(by_stage, key=lambda stage: stage.total)
     once = arch.tied_embeddings and shared_tables
     return WeightBytes(stages[0], table if once else table + head)
