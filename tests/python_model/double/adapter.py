@@ -23,7 +23,7 @@ from llm_serving.engine_api import (
 )
 
 
-def create_engine(settings: dict[str, Any], model_dir: Path) -> Engine:
+def create_engine(settings: dict[str, Any], model_dir: Path, instance: str) -> Engine:
     """The double; only these settings matter to it."""
     return EchoEngine(
         max_batch_size=settings["max_batch_size"],

@@ -9,8 +9,10 @@ from llm_serving.engine_api import Engine
 from paged_engine import create
 
 
-def create_engine(settings: dict[str, Any], model_dir: Path) -> Engine:
+def create_engine(settings: dict[str, Any], model_dir: Path, instance: str = "") -> Engine:
     """An engine over the compiled model in ``model_dir/engine``, not started yet.
+
+    There is one instance of it, so its name does not matter.
 
     Raises:
         ValueError: settings that cannot work.

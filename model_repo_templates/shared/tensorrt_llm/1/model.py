@@ -46,14 +46,19 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._inputs = frozenset(each["name"] for each in config["input"])
         self._tokenizer = TextTokenizer(HERE / "tokenizer")
-        self._engine = create_engine(dict(self._settings.engine), HERE)
+        instance = args["model_instance_name"]
+        self._engine = create_engine(dict(self._settings.engine), HERE, instance)
         self._ids = itertools.count(1)
         self._dead = threading.Lock()
         self._sender = Sender(self._settings.streaming, self._engine.cancel, self._die)
-        metrics = Metrics(self._settings.model_name, args["model_version"])
-        self._watch = Watch(
-            self._settings.housekeeping, self._engine, self._sender, metrics, self._die
+        housekeeping = self._settings.housekeeping
+        metrics = Metrics(
+            self._settings.model_name,
+            args["model_version"],
+            instance=instance if _instances(config) > 1 else "",
+            engine_families=housekeeping.engine_families,
         )
+        self._watch = Watch(housekeeping, self._engine, self._sender, metrics, self._die)
         self._sender.start()
         self._engine.start(self._on_chunks)
         self._watch.start()
@@ -133,7 +138,16 @@ def _generation(request_id: int, parsed: ParsedRequest) -> GenerationRequest:
         sampling=parsed.sampling,
         priority=parsed.priority,
         deadline=None if deadline is None else time.monotonic() + deadline,
+        # A stop word is seen in the text, so the text has to come as it is generated.
+        stream=parsed.wishes.stream or bool(parsed.wishes.stop_words),
+        adapter=parsed.adapter,
+        guide=parsed.guide,
+        draft_tokens=parsed.draft_tokens,
     )
+
+
+def _instances(config: dict[str, Any]) -> int:
+    return sum(group.get("count", 1) for group in config.get("instance_group", ()))
 
 
 def _read(request: Any, name: str) -> Any:

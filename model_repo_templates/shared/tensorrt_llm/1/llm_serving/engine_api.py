@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
+GUIDES = ("json", "json_schema", "regex", "ebnf_grammar")
+"""Kinds of guide, as NVIDIA's ``guided_decoding_guide_type`` names them."""
+
 
 class QueueFullError(Exception):
     """No place is left to wait in; the client may retry."""
@@ -40,14 +43,31 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Guide:
+    """What an answer has to keep to; ``kind`` is one of :data:`GUIDES`."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt to continue. A smaller ``priority`` number is served first."""
+    """One prompt to continue. A smaller ``priority`` number is served first.
+
+    Without ``stream`` nobody looks at tokens before the last one. ``adapter`` names a LoRA
+    adapter, ``draft_tokens`` is how many tokens a draft may propose at once (None: the
+    deployment's own number).
+    """
 
     request_id: int
     prompt: tuple[int, ...]
     sampling: Sampling
     priority: int = 0
     deadline: float | None = None
+    stream: bool = True
+    adapter: str | None = None
+    guide: Guide | None = None
+    draft_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +125,9 @@ class EngineStats:
     preemptions_total: int = 0
     iterations: int = 0
     memory_bytes: int = 0
+    paused: int = 0
+    gpu_memory_bytes: int = 0
+    pinned_memory_bytes: int = 0
 
 
 class Engine(Protocol):

@@ -41,6 +41,8 @@ _COUNTERS = {
     "toolkit_llm_preemptions_total": ("kind", "Requests put back for want of KV blocks"),
 }
 
+_UPSTREAM = "nv_"
+
 Value = tuple[str, str, float]
 """Family, value of its label, figure."""
 
@@ -48,8 +50,17 @@ Value = tuple[str, str, float]
 class Metrics:
     """The families of one model; :meth:`update` sends what has changed."""
 
-    def __init__(self, model: str, version: str) -> None:
+    def __init__(
+        self, model: str, version: str, *, instance: str = "", engine_families: bool = True
+    ) -> None:
+        """``instance`` tells engines of one model apart where there are several.
+
+        Without ``engine_families`` those of NVIDIA's backend are left to that backend.
+        """
         self._common = {"model": model, "version": version}
+        if instance:
+            self._common["instance"] = instance
+        self._engine_families = engine_families
         self._families = {
             name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
             for kind, families in (
@@ -57,6 +68,7 @@ class Metrics:
                 (pb_utils.MetricFamily.COUNTER, _COUNTERS),
             )
             for name, (_, text) in families.items()
+            if self._is_ours(name)
         }
         self._metrics: dict[tuple[str, str], Any] = {}
         self._sent: dict[tuple[str, str], float] = {}
@@ -69,7 +81,11 @@ class Metrics:
             *_counters(stats, totals),
             *self._timestamp(stats),
         ):
-            self._set(family, label, figure)
+            if self._is_ours(family):
+                self._set(family, label, figure)
+
+    def _is_ours(self, family: str) -> bool:
+        return self._engine_families or not family.startswith(_UPSTREAM)
 
     def _timestamp(self, stats: EngineStats) -> Iterator[Value]:
         """Microseconds since the epoch of the last look that found the engine further on."""
@@ -106,10 +122,14 @@ def _gauges(stats: EngineStats) -> Iterator[Value]:
     yield cache, "tokens_per", stats.tokens_per_block
     yield cache, "reused", stats.blocks_reused_total
     yield cache, "fraction", round(stats.blocks_used / max(stats.blocks_max, 1), 4)
-    yield "nv_trt_llm_runtime_memory_metrics", "cpu", stats.memory_bytes
+    memory = "nv_trt_llm_runtime_memory_metrics"
+    yield memory, "cpu", stats.memory_bytes
+    yield memory, "gpu", stats.gpu_memory_bytes
+    yield memory, "pinned", stats.pinned_memory_bytes
     batcher = "nv_trt_llm_inflight_batcher_metrics"
     yield batcher, "total_context_tokens", stats.context_tokens
     yield batcher, "generation_requests", stats.generation_requests
+    yield batcher, "paused_requests", stats.paused
     yield "nv_trt_llm_general_metrics", "iteration_counter", stats.iterations
     found, looked_up = stats.blocks_reused_total, stats.blocks_looked_up_total
     yield "toolkit_llm_ratio", "kv_cache_hit", round(found / max(looked_up, 1), 4)

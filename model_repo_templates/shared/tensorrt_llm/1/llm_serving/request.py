@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .engine_api import Sampling
+from .engine_api import GUIDES, Guide, Sampling
 from .settings import Limits, Requests
 from .tensors import FieldError, Fields, decode
 from .tokenizer import TextTokenizer
@@ -34,13 +34,19 @@ class Wishes:
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A valid request; ``deadline_s`` counts from its arrival."""
+    """A valid request; ``deadline_s`` counts from its arrival.
+
+    The fields after it belong to inputs that only some deployments have.
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     wishes: Wishes
     priority: int
     deadline_s: float | None
+    adapter: str | None = None
+    guide: Guide | None = None
+    draft_tokens: int | None = None
 
 
 def parse(
@@ -79,7 +85,30 @@ def parse(
         wishes=wishes,
         priority=fields.integer("priority") or 0,
         deadline_s=bounds.default_deadline_s if deadline_ms is None else deadline_ms / 1000,
+        adapter=_adapter(fields),
+        guide=_guide(fields),
+        draft_tokens=fields.integer("num_draft_tokens", low=0),
     )
+
+
+def _adapter(fields: Fields) -> str | None:
+    raw = fields.text("lora_name")
+    return decode("lora_name", raw) if raw else None
+
+
+def _guide(fields: Fields) -> Guide | None:
+    raw = fields.text("guided_decoding_guide_type")
+    text = decode("guided_decoding_guide", fields.text("guided_decoding_guide") or b"")
+    if not raw:
+        if text:
+            raise FieldError("guided_decoding_guide_type", "is missing beside the guide")
+        return None
+    kind = decode("guided_decoding_guide_type", raw)
+    if kind not in GUIDES:
+        raise FieldError("guided_decoding_guide_type", f"must be one of {', '.join(GUIDES)}")
+    if not text and kind != "json":
+        raise FieldError("guided_decoding_guide", f"is missing: {kind} needs one")
+    return Guide(kind, text)
 
 
 def _prompt(

@@ -48,11 +48,15 @@ class Streaming:
 
 @dataclass(frozen=True)
 class Housekeeping:
-    """Seconds between two looks at cancellations and at the engine's figures."""
+    """Seconds between two looks at cancellations and at the engine's figures.
+
+    ``engine_families`` is off where NVIDIA's own backend exports the engine's metrics.
+    """
 
     cancellation_period_s: float = 0.1
     metrics_period_s: float = 0.25
     drain_timeout_s: float = 30.0
+    engine_families: bool = True
 
 
 @dataclass(frozen=True)
