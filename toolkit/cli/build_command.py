@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ def build_command(
         Path | None,
         typer.Option("--output", "-o", metavar="LINK", help="Link to the rendered repository."),
     ] = None,
+    where: Annotated[
+        Literal["local", "container"],
+        typer.Option("--where", help="Here, or in the container image of the release."),
+    ] = "local",
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -53,6 +57,17 @@ def build_command(
     _check_output(output)
     deployment = load(file, overrides=set_ or ()).resolved()
     store = Workspace(workspace or default_root(file))
+    if where == "container":
+        from toolkit.cli.build_in_container import build_in_container
+
+        build_in_container(
+            *(file, deployment, store.root, set_ or [], output),
+            dry_run=dry_run,
+            offline=offline,
+            json=json,
+            quiet=quiet,
+        )
+        return
     with command_progress(quiet=quiet) as progress:
         result = build(deployment, store, progress=progress, offline=offline, dry_run=dry_run)
     if output and result.complete and not dry_run:

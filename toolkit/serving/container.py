@@ -82,21 +82,12 @@ class ContainerLauncher:
         found = container_engines.ensure_image(
             client, image, offline=self._offline, progress=progress
         )
-        _require_release(client, found, image, release_of(deployment, self._runtime))
+        require_release(client, found, image, release_of(deployment, self._runtime))
         cache = user_cache_path() / "container"
         cache.mkdir(parents=True, exist_ok=True)
-        rootless = container_engines.is_rootless(client)
-        composed = compose(deployment, self._runtime, client, image)
-        container = composed.model_copy(
-            update={
-                "image_id": found,
-                "rootless": rootless,
-                # Rootless docker and nerdctl map the user to root; podman keeps the id.
-                "user": "0:0" if rootless and client.engine != "podman" else composed.user,
-                "memlock": container_engines.unlimited_memlock(rootless=rootless),
-                "mounts": container_run.referenced(repository, store_of(repository)),
-            }
-        )
+        container = placed(client, compose(deployment, self._runtime, client, image), found)
+        mounts = container_run.referenced(repository, store_of(repository))
+        container = container.model_copy(update={"mounts": mounts})
         return plan(deployment, self._runtime, repository, digest, container, environment)
 
 
@@ -112,6 +103,20 @@ def compose(deployment: Deployment, runtime: Runtime, client: Client, image: str
         user=f"{os.getuid()}:{os.getgid()}",
         relabel=client.engine == "podman" and Path("/sys/fs/selinux/enforce").exists(),
         cache=user_cache_path() / "container",
+    )
+
+
+def placed(client: Client, composed: Container, image_id: str) -> Container:
+    """``composed`` with what only the engine of this machine can tell."""
+    rootless = container_engines.is_rootless(client)
+    return composed.model_copy(
+        update={
+            "image_id": image_id,
+            "rootless": rootless,
+            # Rootless docker and nerdctl map the user to root; podman keeps the id.
+            "user": "0:0" if rootless and client.engine != "podman" else composed.user,
+            "memlock": container_engines.unlimited_memlock(rootless=rootless),
+        }
     )
 
 
@@ -142,7 +147,7 @@ def store_of(repository: Path) -> Path:
     return parents[2] if len(parents) > 2 and parents[1].name == "repository" else parents[0]
 
 
-def _require_release(
+def require_release(
     client: Client, image_id: str, image: str, release: releases.Release | None
 ) -> None:
     """An image's label does not tell its TensorRT-LLM; an engine loads in its own release only.

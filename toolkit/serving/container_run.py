@@ -123,7 +123,7 @@ def server_command(
         command += ["--network", "bridge"]  # rootless podman has a default of its own that fits
     for port in ports:
         command += ["--publish", f"{bracketed(host)}:{port}:{port}"]
-    for path in _outermost([*repositories, *container.mounts]):
+    for path in outermost([*repositories, *container.mounts]):
         command += mount(path)
     for variable in sorted(variables):
         command += ["--env", variable]
@@ -207,7 +207,7 @@ def referenced(repository: Path, within: Path) -> tuple[Path, ...]:
     )
 
 
-def _outermost(paths: Iterable[Path]) -> list[Path]:
+def outermost(paths: Iterable[Path]) -> list[Path]:
     """Without those that lie below another one of them."""
     kept: list[Path] = []
     for path in sorted(set(paths)):

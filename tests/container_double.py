@@ -71,6 +71,18 @@ class Run:
             for value in self.all("--mount")
         ]
 
+    def translated(self) -> list[str]:
+        """The command with paths of the container put back to where they are mounted from."""
+        places = {mount["target"]: mount["source"] for mount in self.mounts}
+        words = []
+        for word in self.command:
+            for target in sorted(places, key=len, reverse=True):
+                if word == target or word.startswith(f"{target}/"):
+                    word = places[target] + word[len(target) :]
+                    break
+            words.append(word)
+        return words
+
 
 def take_apart(words: list[str]) -> Run:
     """Flags, image and command of the words after ``run``."""
@@ -96,6 +108,8 @@ class FakeDocker:
     images: dict[str, str] = field(default_factory=lambda: {IMAGE: "sha256:" + "a" * 64})
     registry: dict[str, str] = field(default_factory=dict)
     inside: str | None = None
+    lacking: tuple[str, ...] = ()
+    greeting: str = ""
     asked: list[list[str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     environments: list[dict[str, str]] = field(default_factory=list)
@@ -173,8 +187,7 @@ class FakeDocker:
         if run.image not in self.images.values():
             raise ValueError(f"No such image: {run.image}")
         if run.all("--entrypoint") == ["python3"]:
-            say.text(f"{self.inside}\n")
-            return 0 if self.inside else 1
+            return self._python(run, say)
         (name,) = run.all("--name")
         if name in self.containers:
             raise ValueError(f"the container name {name} is already in use")
@@ -187,17 +200,31 @@ class FakeDocker:
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=None if run.command[0] == "python3" else subprocess.STDOUT,
             start_new_session=True,
         )
         self.containers[name] = process
         threading.Thread(target=_pass_signals, args=(lines, process), daemon=True).start()
+        say.text(self.greeting)
         assert process.stdout is not None
         for line in process.stdout:
             say.text(line)
         code = process.wait()
         self.remove(name)
         return code if code >= 0 else 128 - code
+
+    def _python(self, run: Run, say: _Speaker) -> int:
+        """A question to the image's Python: which TensorRT-LLM, or a script that is mounted."""
+        if run.command[0] == "-c":
+            say.text(f"{self.inside}\n")
+            return 0 if self.inside else 1
+        done = subprocess.run(
+            [sys.executable, *run.translated()], capture_output=True, text=True, check=False
+        )
+        answer = json.loads(done.stdout)
+        answer["missing"] = [*answer["missing"], *self.lacking]
+        say.text(f"{json.dumps(answer)}\n")
+        return done.returncode
 
     def _environment(self, run: Run, env: dict[str, str]) -> dict[str, str]:
         python = Path(sys.executable).parent
@@ -225,6 +252,8 @@ class FakeDocker:
             if flag.endswith("-port") and value not in published:
                 raise ValueError(f"port {value} is not published")
             command.append(word.replace(container_run.ANYWHERE, "127.0.0.1"))
+        if run.command[0] == "python3":
+            return [sys.executable, *run.translated()[1:]]
         translated = {
             str(container_run.TRITON): str(self.triton.executable),
             f"--backend-directory={container_run.BACKENDS}": "--backend-directory="
