@@ -19,7 +19,7 @@ class EngineTarget:
     for whatever stands between a client and the engine.
 
     Args:
-        model: ``<repository>/tensorrt_llm/1``, from which engine and settings are taken.
+        model: ``<repository>/<deployment>/1``, from which engine and settings are taken.
     """
 
     def __init__(self, model: Path) -> None:

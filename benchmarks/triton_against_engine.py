@@ -142,7 +142,7 @@ def main() -> None:
     state = RunDirectory(root, deployment.name).read()
     if state is None:
         raise SystemExit(f"first: toolkit deploy {options.deployment}")
-    model = Path(state.repository) / "tensorrt_llm" / "1"
+    model = Path(state.repository) / deployment.name / "1"
     options.vocabulary = Tokens(model / "tokenizer")
     if options.worker == "engine":
         asyncio.run(serve(options, EngineTarget(model)))
