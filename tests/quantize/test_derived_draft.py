@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,36 @@ from toolkit.spec.models import Calibration
 FEW = Calibration(samples=12, max_length=64)
 
 
-@given(st.integers(2, 120).flatmap(lambda n: st.tuples(st.just(n), st.integers(2, n))))
-def test_the_ends_are_kept_and_the_rest_is_even(sizes: tuple[int, int]) -> None:
-    total, layers = sizes
-    kept = kept_layers(total, layers)
-    assert len(set(kept)) == layers
-    assert (kept[0], kept[-1]) == (0, total - 1)
-    gaps = [after - before for before, after in itertools.pairwise(kept)]
-    assert max(gaps) - min(gaps) <= 1
+@given(st.lists(st.floats(0, 2), min_size=2, max_size=60), st.data())
+def test_the_ends_and_the_most_influential_are_kept(
+    influence: list[float], data: st.DataObject
+) -> None:
+    layers = data.draw(st.integers(2, len(influence)))
+    kept = kept_layers(influence, layers)
+    assert len(kept) == layers
+    assert list(kept) == sorted(set(kept))
+    assert (kept[0], kept[-1]) == (0, len(influence) - 1)
+    dropped = [influence[index] for index in range(len(influence)) if index not in kept]
+    chosen = [influence[index] for index in kept[1:-1]]
+    assert not chosen or not dropped or min(chosen) >= max(dropped)
 
 
 def test_one_layer_is_the_first() -> None:
-    assert kept_layers(30, 1) == (0,)
+    assert kept_layers([0.1, 0.5, 0.9], 1) == (0,)
+
+
+def test_a_layer_that_does_nothing_has_no_influence(small_checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(small_checkpoint, dtype=torch.float32)
+    for linear in ("self_attn.o_proj", "mlp.down_proj"):
+        torch.nn.init.zeros_(model.model.layers[1].get_submodule(linear).weight)
+    tokenizer = AutoTokenizer.from_pretrained(small_checkpoint)
+    influence = distill.layer_influence(model, tokenizer, FEW)
+    assert len(influence) == 4
+    assert influence[1] == pytest.approx(0, abs=1e-6)
+    assert min(influence[0], influence[2], influence[3]) > 0.01
 
 
 def derive(checkpoint: Path, out: Path, steps: int, layers: int = 2, seed: int = 0) -> DraftReport:

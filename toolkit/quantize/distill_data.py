@@ -131,6 +131,12 @@ def lessons(model: Any, tokenizer: Any, calibration: Calibration, *, progress: P
     return _predictions(model, rows, progress=progress)
 
 
+def text_rows(tokenizer: Any, calibration: Calibration) -> tuple[tuple[int, ...], ...]:
+    """The calibration text alone as rows of ROW tokens."""
+    text = encode(load_samples(calibration), tokenizer, calibration.max_length)
+    return tuple(row for row in packed(text, ROW) if len(row) == ROW)
+
+
 def heldout_answers(model: Any, tokenizer: Any, *, progress: Progress) -> Answers:
     """Greedy answers to prompts that share nothing with the training text."""
     asked = prompts(heldout_samples(), tokenizer)[:_HELDOUT_PROMPTS]

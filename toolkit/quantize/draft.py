@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.checkpoint.architecture import Architecture, read_architecture
@@ -85,12 +86,16 @@ def check_draft(arch: Architecture, layers: int) -> None:
         )
 
 
-def kept_layers(total: int, layers: int) -> tuple[int, ...]:
-    """Indices of the layers to keep: the first, the last, and evenly spaced ones between.
+def kept_layers(influence: Sequence[float], layers: int) -> tuple[int, ...]:
+    """Indices of the ``layers`` layers to keep: the first, the last, and the most influential.
 
-    The ends translate from and to token embeddings and matter most; neighbours in the middle do
-    much the same work. One layer alone is the first.
+    Args:
+        influence: For each layer of the target how far it turns the hidden state, see
+            :func:`toolkit.quantize.distill.layer_influence`.
+        layers: How many to keep; one alone is the first.
     """
     if layers == 1:
         return (0,)
-    return tuple(round(index * (total - 1) / (layers - 1)) for index in range(layers))
+    last = len(influence) - 1
+    inner = sorted(range(1, last), key=lambda index: (-influence[index], index))
+    return tuple(sorted({0, last, *inner[: layers - 2]}))
