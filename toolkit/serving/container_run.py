@@ -114,8 +114,8 @@ def server_command(
         stop_timeout: Seconds that ``docker stop`` waits before it kills.
     """
     command = [str(container.program), "run", *common(container)]
-    command += ["--name", name, "--label", f"{LABEL}={deployment}"]
-    command += ["--restart", "no", "--stop-timeout", str(stop_timeout)]
+    command += ["--name", name, "--label", f"{LABEL}={deployment}", "--restart", "no"]
+    command += ["--stop-timeout", str(stop_timeout)]
     if container.engine != "nerdctl":
         # The attached client hands the log to the supervisor, which keeps and rotates it.
         command += ["--log-driver", "none"]
@@ -123,10 +123,8 @@ def server_command(
         command += ["--network", "bridge"]  # rootless podman has a default of its own that fits
     for port in ports:
         command += ["--publish", f"{bracketed(host)}:{port}:{port}"]
-    for path in outermost([*repositories, *container.mounts]):
-        command += mount(path)
-    for variable in sorted(variables):
-        command += ["--env", variable]
+    command += [w for path in outermost([*repositories, *container.mounts]) for w in mount(path)]
+    command += [word for variable in sorted(variables) for word in ("--env", variable)]
     return [*command, container.image_id or container.image, *server]
 
 

@@ -88,29 +88,27 @@ def describe(
     else:
         plan, before = _bare(deployment, runtime, repository, environment or {})
     directory = RunDirectory(state_dir, deployment.name)
-    ports = plan.ports
-    endpoints = Endpoints(plan.host, ports.http, ports.grpc, ports.metrics)
-    prefix = f"toolkit_{plan.name}_{TOKEN}_"
-    command = launch.command_line(
-        plan,
-        directory.path / "repository",
-        endpoints,
-        admin_key=_KEY,
-        shm_prefix=prefix,
-    )
-    after = launch.cleanup_command(plan, prefix)
-    steps = [
-        *before,
-        Step("start the server", tuple(_free_ports(command))),
-        *([Step("whatever ended it: clear away the container", tuple(after))] if after else []),
-    ]
     return DryRun(
         launcher="container" if plan.container else "binary",
-        steps=tuple(steps),
+        steps=(*before, *_launching(plan, directory)),
         environment=_added(plan),
         files=_files(directory, plan),
         notes=_notes(plan),
     )
+
+
+def _launching(plan: launch.LaunchPlan, directory: RunDirectory) -> list[Step]:
+    ports = plan.ports
+    endpoints = Endpoints(plan.host, ports.http, ports.grpc, ports.metrics)
+    prefix = f"toolkit_{plan.name}_{TOKEN}_"
+    command = launch.command_line(
+        plan, directory.path / "repository", endpoints, admin_key=_KEY, shm_prefix=prefix
+    )
+    steps = [Step("start the server", tuple(_free_ports(command)))]
+    after = launch.cleanup_command(plan, prefix)
+    if after:
+        steps.append(Step("whatever ended it: clear away the container", tuple(after)))
+    return steps
 
 
 def _contained(
