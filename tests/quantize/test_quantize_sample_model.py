@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from toolkit.errors import ValidationFailed
+from toolkit.errors import UnsupportedError, ValidationFailed
 from toolkit.progress import Silent
 from toolkit.quantize import QuantizationReport, quantize
 from toolkit.quantize.calibration import encode, heldout_samples
 from toolkit.quantize.formats import WEIGHT_FORMATS
 from toolkit.quantize.gate import judge, measure, record_reference
 from toolkit.quantize.simulate import load_simulated
+from toolkit.quantize.trtllm_export import export_tensorrt_llm
 from toolkit.quantize.unified import UnifiedCheckpoint
 from toolkit.spec.models import Quantization
 from toolkit.workspace import Artifact
@@ -103,3 +105,21 @@ def multiply(path: Path, name: str, factor: float) -> None:
     with (path / "model.safetensors").open("r+b") as file:
         file.seek(info.begin)
         file.write((value * np.float32(factor)).astype(np.float32).tobytes())
+
+
+def test_tensorrt_llm_checkpoint_for_three_by_two_gpus(
+    sample_checkpoint: Artifact, tmp_path: Path
+) -> None:
+    spec = Quantization.model_validate(
+        {"weights": "fp8", "kv_cache": "fp8", "calibration": {"samples": 8}}
+    )
+    out = tmp_path / "out"
+    export_tensorrt_llm(sample_checkpoint.path, spec, out, tensor=3, pipeline=2, progress=Silent())
+    config = json.loads((out / "config.json").read_text())
+    assert config["rotary_base"] == 100000.0
+    assert config["mapping"] == {"world_size": 6, "tp_size": 3, "pp_size": 2}
+    assert len(list(out.glob("rank*.safetensors"))) == 6
+    with pytest.raises(UnsupportedError, match="attention heads"):
+        export_tensorrt_llm(
+            sample_checkpoint.path, spec, tmp_path / "no", tensor=2, progress=Silent()
+        )

@@ -43,7 +43,9 @@ def quantize(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Layers that keep full precision."),
+        typer.Option(
+            "--exclude", metavar="PATTERN", help="Further layers that keep full precision."
+        ),
     ] = None,
     calibration: Annotated[
         str, typer.Option("--calibration", help="builtin, a .jsonl or .txt file, or a data set.")
@@ -77,7 +79,7 @@ def quantize(
         weights=weights,
         kv_cache=kv_cache,
         block_size=block_size,
-        exclude=exclude,
+        exclude=("lm_head", *(exclude or ())),
         calibration={"source": calibration, "samples": samples, "max_length": max_length},
         accept={
             "perplexity_increase": perplexity_increase,
