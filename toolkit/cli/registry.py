@@ -24,6 +24,7 @@ COMMANDS = (
     Command("init", "init_command", "Write a commented deployment file.", DESCRIBE),
     Command("schema", "schema_command", "Print the JSON Schema of deployment files.", DESCRIBE),
     Command("releases", "releases_command", "Show what TensorRT-LLM releases have.", DESCRIBE),
+    Command("plan", "plan_command", "Decide, without weights, whether it can work.", DESCRIBE),
     Command("doctor", "doctor_command", "Check this machine and say what to mend.", DESCRIBE),
     Command("checkpoint", "checkpoint_command", "Get, inspect, verify and pack weights.", MAKE),
     Command("quantize", "quantize_command", "Quantize a checkpoint with ModelOpt.", MAKE),

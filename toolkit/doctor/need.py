@@ -80,12 +80,16 @@ def need_of(deployment: Deployment) -> Need:
 
 
 def resolved_runtime(deployment: Deployment) -> Runtime:
-    """The runtime that the file asks for."""
+    """The runtime that the file asks for.
+
+    ``auto`` is the LLM API where the file names a model of GPU (``serving.gpu``) or splits the
+    model over several, and the CPU runtime everywhere else.
+    """
     runtime = deployment.engine.runtime
     if runtime != "auto":
         return runtime
-    parallelism = deployment.engine.parallelism
-    return "pytorch" if parallelism.tensor * parallelism.pipeline > 1 else "openvino"
+    on_gpu = deployment.serving.gpu or deployment.engine.parallelism.world_size > 1
+    return "pytorch" if on_gpu else "openvino"
 
 
 def _sources(deployment: Deployment) -> list[str]:

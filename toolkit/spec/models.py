@@ -257,9 +257,9 @@ class Deployment(Section):
     def _every_replica_has_gpus(self) -> Deployment:
         parallelism, serving = self.engine.parallelism, self.serving
         each = parallelism.tensor * parallelism.pipeline
-        # "auto" may still turn out to be the CPU runtime, unless the model is split over GPUs.
+        # "auto" is the CPU runtime unless a GPU is named or the model is split over several.
         on_gpus = self.engine.runtime in ("tensorrt", "pytorch") or (
-            self.engine.runtime == "auto" and each > 1
+            self.engine.runtime == "auto" and (each > 1 or serving.gpu is not None)
         )
         needed = each * serving.replicas
         if not on_gpus or needed == len(serving.gpus):

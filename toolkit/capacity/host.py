@@ -1,0 +1,182 @@
+"""Whether a deployment of the CPU runtime fits into the memory that this machine has free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.capacity.plan import Line
+from toolkit.checkpoint.architecture import Architecture
+from toolkit.errors import UnsupportedError
+from toolkit.quantize.check import ResolvedQuantization
+from toolkit.quantize.modules import LM_HEAD, linear_widths
+from toolkit.spec.models import Engine
+
+MEMINFO = Path("/proc/meminfo")
+
+_GIB = 2**30
+_STORED_BITS = {"none": 16, "fp8": 16, "w4a8_awq": 16, "int8_sq": 8, "int4_awq": 4, "nvfp4": 8}
+"""Bits of a quantized weight in the compiled graph (toolkit.engine.openvino.weights)."""
+
+_SCALE = 4
+_U8_SCALES = 8
+"""Bytes of scale and zero point beside each head of a token in an 8-bit cache: two float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """How the memory of the machine is used.
+
+    Attributes:
+        available: Bytes that the kernel says new programs may have.
+        fixed: Everything but the KV cache.
+        pool: Bytes of the KV cache.
+        kv_bytes_per_token: Target and draft together.
+        sequence_tokens: Tokens of the longest request, whole blocks.
+    """
+
+    available: int
+    fixed: tuple[Line, ...]
+    pool: int
+    kv_bytes_per_token: float
+    sequence_tokens: int
+    tokens_per_block: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> int:
+        """Bytes of everything but the KV cache."""
+        return sum(line.bytes for line in self.fixed)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds, in whole blocks."""
+        tokens = int(max(self.pool, 0) / self.kv_bytes_per_token)
+        return tokens // self.tokens_per_block * self.tokens_per_block
+
+    @property
+    def full_requests(self) -> int:
+        """Requests of the greatest length that fit at once."""
+        return self.kv_tokens // self.sequence_tokens
+
+    def lines(self) -> list[str]:
+        """The sum, one term a line; the last is the total."""
+        pool = max(self.pool, 0)
+        terms = [
+            *self.fixed,
+            Line("KV cache", pool, f"{self.kv_tokens} tokens of {self.kv_bytes_per_token:.0f} B"),
+            Line("left over", self.available - self.used - pool, "for the server and the system"),
+            Line("the machine has free", self.available, f"MemAvailable of {MEMINFO}"),
+        ]
+        return [str(term) for term in terms]
+
+
+def fit_host(
+    engine: Engine,
+    resolved: ResolvedQuantization,
+    arch: Architecture,
+    *,
+    draft: Architecture | None = None,
+    available: int | None = None,
+) -> HostPlan:
+    """How the CPU engine uses the machine's memory.
+
+    The cache is sized as the engine does it: what the limits need, or ``engine.kv_cache.size``,
+    within its share of what is free beside the weights.
+
+    Args:
+        engine: A section that the CPU runtime accepts.
+        resolved: Formats of weights and KV cache.
+        arch: The target.
+        draft: The draft model of draft-model speculation.
+        available: Bytes; what the machine says if absent.
+
+    Raises:
+        UnsupportedError: it does not fit; the details hold the sum.
+    """
+    free = available_memory() if available is None else available
+    fixed = tuple(_fixed(engine, resolved, arch, draft))
+    block = engine.kv_cache.tokens_per_block
+    sequence = -(-engine.limits.max_seq_len // block) * block
+    per_token = sum(_kv_bytes(each, resolved) for each in (arch, draft) if each is not None)
+    wanted = engine.kv_cache.size or int(engine.limits.max_batch_size * sequence * per_token)
+    share = int((free - sum(line.bytes for line in fixed)) * engine.kv_cache.free_memory_fraction)
+    pool = min(wanted, share)
+    notes: tuple[str, ...] = ()
+    if 0 < pool < wanted:
+        notes = (
+            f"the KV cache is cut from {wanted / _GIB:.1f} to {pool / _GIB:.1f} GiB, the share "
+            "of free memory that engine.kv_cache.free_memory_fraction leaves it",
+        )
+    plan = HostPlan(free, fixed, pool, per_token, sequence, block, notes)
+    if plan.full_requests >= 1:
+        return plan
+    raise _refusal(plan, engine)
+
+
+def available_memory() -> int:
+    """Bytes that new programs may have without swapping."""
+    for line in MEMINFO.read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{MEMINFO} has no MemAvailable line")
+
+
+def _fixed(
+    engine: Engine, resolved: ResolvedQuantization, arch: Architecture, draft: Architecture | None
+) -> Iterator[Line]:
+    yield Line("weights", _weights(arch, resolved), f"{resolved.weights.name}, as compiled")
+    if draft is not None:
+        yield Line("draft weights", 2 * draft.parameters, "in 16 bit")
+    rows = engine.limits.max_batch_size * (
+        1 + (engine.speculation.max_draft_len if engine.speculation else 0)
+    )
+    tokens = engine.limits.max_num_tokens
+    widest = max(arch.intermediate_size, arch.hidden_size)
+    yield Line("logits", rows * arch.vocab_size * 4, f"{rows} rows in float32")
+    yield Line("activations", tokens * widest * 4 * 4, f"estimate for {tokens} tokens a step")
+
+
+def _weights(arch: Architecture, resolved: ResolvedQuantization) -> int:
+    quantized = set(resolved.modules)
+    bits = _STORED_BITS.get(resolved.weights.name, 16)
+    total = arch.vocab_size * arch.hidden_size * 2
+    for name, (inputs, outputs) in linear_widths(arch).items():
+        if name == LM_HEAD and arch.tied_embeddings:
+            continue
+        count = inputs * outputs
+        if name not in quantized:
+            total += count * 2
+            continue
+        scales = outputs * (-(-inputs // resolved.block_size) if resolved.block_size else 1)
+        total += count * bits // 8 + scales * _SCALE
+    return total
+
+
+def _kv_bytes(arch: Architecture, resolved: ResolvedQuantization) -> float:
+    if resolved.kv_cache.name == "none":
+        return arch.kv_bytes_per_token(2)
+    heads = 2 * arch.num_layers * arch.num_kv_heads
+    return heads * (arch.head_dim + _U8_SCALES)
+
+
+def _refusal(plan: HostPlan, engine: Engine) -> UnsupportedError:
+    if plan.pool <= 0:
+        return UnsupportedError(
+            f"the weights take {plan.used / _GIB:.1f} GiB, and {plan.available / _GIB:.1f} GiB "
+            "are free on this machine",
+            where="model.source",
+            hint="free memory, quantize (quantization.weights: int4_awq), or use a smaller model",
+            details=plan.lines(),
+        )
+    field = "engine.kv_cache.size" if engine.kv_cache.size else "engine.limits.max_seq_len"
+    return UnsupportedError(
+        f"the KV cache holds {plan.kv_tokens} tokens, but one request of max_seq_len takes "
+        f"{plan.sequence_tokens}",
+        where=field,
+        hint=f"lower engine.limits.max_seq_len to {plan.kv_tokens}"
+        if plan.kv_tokens > 1
+        else "free memory, or use a smaller model",
+        details=plan.lines(),
+    )
