@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toolkit.checkpoint.architecture import Architecture, read_architecture
 from toolkit.errors import UnsupportedError
 from toolkit.progress import Silent
-from toolkit.quantize import distill
+from toolkit.quantize import distill, draft
 from toolkit.quantize.distill import derive_here
 from toolkit.quantize.draft import check_draft, derive_draft, kept_layers
 from toolkit.quantize.draft_report import DraftReport, tokens_per_step
@@ -143,6 +143,26 @@ def test_the_public_call(small_checkpoint: Path, tmp_path: Path) -> None:
     notes = json.loads((tmp_path / "out" / "notes.json").read_text())
     assert DraftReport.from_json(notes) == report
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_the_state_of_another_request_is_not_continued(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(job: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        (Path(request["out"]) / "state.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draft, "run_job", fails)
+    out = tmp_path / "out"
+    found = []
+    for layers in (1, 1, 2):
+        found.append((out / ".draft" / "state.pt").exists())
+        with pytest.raises(KeyboardInterrupt):
+            derive_draft(small_checkpoint, layers, 2, FEW, out, progress=Silent())
+    monkeypatch.undo()
+    report = derive_draft(small_checkpoint, 1, 2, FEW, out, progress=Silent())
+    assert report.layers == (0,)
+    assert found == [False, True, True]
 
 
 @pytest.mark.parametrize("layers", [0, 4, 5])

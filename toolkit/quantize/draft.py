@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.checkpoint.architecture import Architecture, read_architecture
 from toolkit.errors import UnsupportedError
@@ -49,7 +50,6 @@ def derive_draft(
     check_draft(read_architecture(checkpoint), layers)
     require_modelopt()
     work = out / _WORK
-    work.mkdir(parents=True, exist_ok=True)
     request = {
         "checkpoint": str(checkpoint.resolve()),
         "layers": layers,
@@ -58,12 +58,22 @@ def derive_draft(
         "out": str(work.resolve()),
         "seed": seed,
     }
+    _continue_only(work, request)
     report = DraftReport.from_json(run_job("derive_draft", request, progress=progress))
     for file in sorted((work / "out").iterdir()):
         file.replace(out / file.name)
     shutil.rmtree(work)
     (out / NOTES).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _continue_only(work: Path, request: Mapping[str, Any]) -> None:
+    """Keep the state in ``work`` if it is that of the same request, else start afresh."""
+    asked, wanted = work / "request.json", json.dumps(request, sort_keys=True)
+    if not asked.exists() or asked.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        asked.write_text(wanted, encoding="utf-8")
 
 
 def check_draft(arch: Architecture, layers: int) -> None:
