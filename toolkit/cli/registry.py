@@ -25,6 +25,7 @@ COMMANDS = (
     Command("schema", "schema_command", "Print the JSON Schema of deployment files.", DESCRIBE),
     Command("releases", "releases_command", "Show what TensorRT-LLM releases have.", DESCRIBE),
     Command("plan", "plan_command", "Decide, without weights, whether it can work.", DESCRIBE),
+    Command("migrate", "migrate_command", "From TensorRT engines to the LLM API.", DESCRIBE),
     Command("doctor", "doctor_command", "Check this machine and say what to mend.", DESCRIBE),
     Command("checkpoint", "checkpoint_command", "Get, inspect, verify and pack weights.", MAKE),
     Command("quantize", "quantize_command", "Quantize a checkpoint with ModelOpt.", MAKE),
