@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli.app import run
-from toolkit.errors import UnsupportedError, ValidationFailed
+from toolkit.errors import EnvironmentError_, ValidationFailed
 from toolkit.pipeline import BuildResult, build
 from toolkit.progress import Silent
 from toolkit.repository.findings import Finding
@@ -110,11 +110,12 @@ def test_what_cannot_work_is_refused_before_anything_is_built(
     assert {artifact.key for artifact in store.list()} == before
 
 
-def test_runtime_that_is_not_built_here_is_refused(
+def test_an_engine_s_builder_is_looked_for_before_anything_is_exported(
     store: Workspace, sample_checkpoint: Artifact
 ) -> None:
-    with pytest.raises(UnsupportedError, match="tensorrt"):
+    with pytest.raises(EnvironmentError_, match="trtllm-build"):
         build(variant("engine.runtime=tensorrt"), store, progress=Silent())
+    assert not store.list("exported")
 
 
 def test_a_repository_with_errors_is_not_published(

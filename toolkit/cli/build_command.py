@@ -45,6 +45,15 @@ def build_command(
         Literal["local", "container"],
         typer.Option("--where", help="Here, or in the container image of the release."),
     ] = "local",
+    model_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-config",
+            metavar="FILE",
+            help="For --dry-run: the model's config.json, where the model is not fetched yet.",
+            show_default=False,
+        ),
+    ] = None,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -69,7 +78,14 @@ def build_command(
         )
         return
     with command_progress(quiet=quiet) as progress:
-        result = build(deployment, store, progress=progress, offline=offline, dry_run=dry_run)
+        result = build(
+            deployment,
+            store,
+            progress=progress,
+            offline=offline,
+            dry_run=dry_run,
+            model_config=model_config,
+        )
     if output and result.complete and not dry_run:
         _link(output, result.repository)
     if json:
@@ -85,6 +101,8 @@ def _print_summary(result: BuildResult, dry_run: bool) -> None:
         (_row(stage, dry_run) for stage in result.stages),
         right="took,memory,size",
     )
+    for command in result.commands if dry_run else ():
+        typer.echo(f"\n{command}")
     if not result.complete:
         typer.echo("further stages can be told once the checkpoint is there")
     elif not dry_run:
@@ -122,7 +140,7 @@ def _remarks(stage: str, notes: Any) -> str:
         )
     if stage == "draft" and "acceptance" in notes:
         return f"{len(notes['layers'])} layers, acceptance {notes['acceptance']:.1%}"
-    if stage == "engine":
+    if stage == "engine" and "target" in notes:
         carried = notes["target"]["carried"]
         return ", ".join(f"{count} {how}" for how, count in carried.items())
     if stage == "repository" and notes.get("warnings"):
@@ -135,6 +153,8 @@ def _as_json(result: BuildResult, dry_run: bool) -> dict[str, Any]:
         "deployment": result.deployment.name,
         "dry_run": dry_run,
         "complete": result.complete,
+        "runtime": result.runtime,
+        "commands": list(result.commands),
         "repository": str(result.repository) if result.complete else None,
         "stages": [
             {

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from toolkit.doctor.need import resolved_runtime
+from toolkit.errors import EnvironmentError_, SpecError, ToolkitError
 from toolkit.pipeline import stages
 from toolkit.pipeline.stages import BuiltRuntime, Job
 from toolkit.progress import Progress
 from toolkit.spec.models import Deployment
 from toolkit.workspace import Artifact, Json, Manifest, Workspace, record_use
 from toolkit.workspace.manifest import SHORT_KEY, artifact_key
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.nvidia_stages import NvidiaJob
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,18 @@ class StageResult:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made or found: the stages in order, the last one being the repository."""
+    """What a build made or found: the stages in order, the last one being the repository.
+
+    Attributes:
+        complete: Every stage could be told.
+        commands: TensorRT-LLM's own commands that the build runs, whole.
+    """
 
     deployment: Deployment
     stages: tuple[StageResult, ...]
     complete: bool
     runtime: BuiltRuntime = "openvino"
+    commands: tuple[str, ...] = ()
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of the stage ``name``, None when the build has no such stage."""
@@ -57,6 +69,7 @@ def build(
     progress: Progress,
     offline: bool = False,
     dry_run: bool = False,
+    model_config: Path | None = None,
 ) -> BuildResult:
     """Make whatever is missing for ``deployment``; what is there already is taken as it is.
 
@@ -66,28 +79,103 @@ def build(
         progress: Told about every long operation.
         offline: Use no network; what is missing locally is an error that says so.
         dry_run: Build nothing. The result's artifacts have ``reused`` false where a build would
-            have to work; without the checkpoint nothing beyond it can be told, and ``complete``
-            is false.
+            have to work. Without the checkpoint only what config.json decides can be told:
+            refusals and TensorRT-LLM's commands; ``complete`` is false then.
+        model_config: For a dry run: the model's config.json, where the checkpoint is not there.
 
     Raises:
         SpecError, UnsupportedError, EnvironmentError_, BuildError, ValidationFailed: by stage.
     """
-    from toolkit.checkpoint import read_architecture
-
+    runtime = resolved_runtime(deployment)
+    assert runtime != "auto", "resolved"
     job = Job(deployment, LookOnly(workspace.root) if dry_run else workspace, progress, offline)
     run = _Run()
-    checkpoint = run("checkpoint", lambda: stages.fetch(job))
+    try:
+        checkpoint = run("checkpoint", lambda: stages.fetch(job))
+    except ToolkitError as error:
+        # Without a network a dry run still tells what it can.
+        if not dry_run or not (model_config or isinstance(error, EnvironmentError_)):
+            raise
+        return _preview(job, run, runtime, model_config, reachable=False)
     if dry_run and not checkpoint.reused:
-        return BuildResult(deployment, tuple(run.done), complete=False)
+        return _preview(job, run, runtime, model_config, reachable=True)
+    commands: tuple[str, ...] = ()
+    if runtime == "openvino":
+        complete = _for_cpu(job, run, checkpoint)
+    else:
+        complete, commands = _for_gpus(job, run, checkpoint, dry_run)
+    result = BuildResult(deployment, tuple(run.done), complete, runtime, commands)
+    if not dry_run:
+        record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])
+    return result
+
+
+def _preview(
+    job: Job, run: _Run, runtime: BuiltRuntime, model_config: Path | None, *, reachable: bool
+) -> BuildResult:
+    """What config.json alone decides."""
+    from toolkit.pipeline.architectures import draft_architecture, target_architecture
+    from toolkit.pipeline.planning import make_plan
+
+    deployment, store = job.deployment, job.workspace
+    offline = job.offline or not reachable
+    nothing = BuildResult(deployment, tuple(run.done), complete=False, runtime=runtime)
+    try:
+        arch = target_architecture(deployment, store, model_config=model_config, offline=offline)
+    except (EnvironmentError_, SpecError):
+        if model_config is not None:
+            raise
+        return nothing
+    try:
+        drafting = draft_architecture(deployment, arch, store, offline=offline)
+    except (EnvironmentError_, SpecError):
+        drafting = None  # everything but the draft's own sizes is checked all the same
+    return replace(nothing, commands=make_plan(deployment, arch, draft=drafting).commands)
+
+
+def _for_cpu(job: Job, run: _Run, checkpoint: Artifact) -> bool:
+    from toolkit.checkpoint import read_architecture
+
     resolved = stages.check(job, read_architecture(checkpoint.path))
     quantized = run("quantized", lambda: stages.quantize(job, checkpoint, resolved))
     drafting = run.maybe("draft", lambda: stages.draft(job, checkpoint))
     engine = run("engine", lambda: stages.compile_engine(job, quantized, drafting))
     run("repository", lambda: stages.render(job, engine, quantized, resolved))
-    result = BuildResult(deployment, tuple(run.done), complete=True)
-    if not dry_run:
-        record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])
-    return result
+    return True
+
+
+def _for_gpus(
+    job: Job, run: _Run, checkpoint: Artifact, dry_run: bool
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether every stage could be told, and TensorRT-LLM's own commands."""
+    from toolkit.pipeline import nvidia_stages as nvidia
+    from toolkit.pipeline.trtllm_build import require_builder
+
+    drafting = run.maybe("draft", lambda: nvidia.draft(job, checkpoint))
+    if dry_run and drafting is not None and not drafting.reused:
+        return False, ()
+    work = nvidia.decide(job, checkpoint, drafting)
+    if work.target.runtime == "pytorch":
+        quantized = run("quantized", lambda: stages.quantize(work.job, checkpoint, work.resolved))
+        engine = run("engine", lambda: nvidia.assemble(work))
+        run("repository", lambda: nvidia.render(work, engine, quantized))
+        return True, ()
+    if not dry_run and not _engine_is_there(work):
+        # Before the hour that quantizing takes, not after it.
+        require_builder(work.target.release)
+    exported = run("exported", lambda: nvidia.export(work))
+    exported_draft = run.maybe("exported draft", lambda: nvidia.export_draft(work))
+    engine = run("engine", lambda: nvidia.engines(work, exported, exported_draft))
+    run("repository", lambda: nvidia.render(work, engine, checkpoint))
+    return True, nvidia.command_lines(work, exported, exported_draft, engine)
+
+
+def _engine_is_there(work: NvidiaJob) -> bool:
+    from toolkit.pipeline import nvidia_stages as nvidia
+
+    store = LookOnly(work.job.workspace.root)
+    look = replace(work, job=replace(work.job, workspace=store))
+    return nvidia.engines(look, nvidia.export(look), nvidia.export_draft(look)).reused
 
 
 class _Run:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.checkpoint.architecture import Architecture
-from toolkit.errors import UnsupportedError, ValidationFailed
+from toolkit.errors import ValidationFailed
 from toolkit.pipeline.provenance import code_digest, tree_digest, versions
 from toolkit.progress import Progress
 from toolkit.quantize.check import ResolvedQuantization
-from toolkit.spec.models import Calibration, Deployment, ModelSource
+from toolkit.spec.models import Calibration, Deployment, ModelSource, Quantization
 from toolkit.spec.speculation import DraftModel, DraftSource
 from toolkit.workspace import Artifact, Json, Workspace
-from toolkit.workspace.manifest import NOTES
+from toolkit.workspace.manifest import NOTES, SHORT_KEY, artifact_key
 
-BuiltRuntime = Literal["openvino"]
-"""The runtimes that this release builds for; ``auto`` becomes the one of this machine."""
+BuiltRuntime = Literal["openvino", "tensorrt", "pytorch"]
+"""The runtimes that are built for; what ``auto`` becomes, resolved_runtime decides."""
 
 REPOSITORY = "repository"
 """The folder of a repository artifact that Triton is given; the manifest stays outside it."""
@@ -46,17 +46,18 @@ class Job:
 
 def fetch(job: Job) -> Artifact:
     """The model's checkpoint, verified."""
-    return _fetch(job, job.deployment.model)
+    return fetch_source(job, job.deployment.model)
 
 
-def _fetch(job: Job, source: ModelSource) -> Artifact:
+def fetch_source(job: Job, source: ModelSource) -> Artifact:
+    """Another model that the deployment names, verified likewise."""
     from toolkit.checkpoint import fetch
 
     return fetch(source, job.workspace, progress=job.progress, offline=job.offline)
 
 
 def check(job: Job, arch: Architecture) -> ResolvedQuantization:
-    """Refuse in milliseconds what cannot work; decide what was left open.
+    """Refuse in milliseconds what the CPU runtime cannot do; decide what was left open.
 
     Raises:
         SpecError, UnsupportedError: with what would work instead.
@@ -66,12 +67,6 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
     from toolkit.quantize.draft import check_draft
 
     engine = job.deployment.engine
-    if engine.runtime not in ("auto", "openvino"):
-        raise UnsupportedError(
-            f"this release builds for the openvino runtime, not for {engine.runtime}",
-            where="engine.runtime",
-            hint="set engine.runtime: openvino",
-        )
     settings.check(engine, job.deployment.quantization, arch)
     speculation = engine.speculation
     if isinstance(speculation, DraftModel) and speculation.draft.derive_layers is not None:
@@ -86,7 +81,19 @@ def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> 
     from toolkit.quantize import quantize
 
     spec = job.deployment.quantization
-    inputs: dict[str, Json] = {
+    inputs = quantization_inputs(checkpoint, resolved, spec)
+
+    def work(out: Path) -> None:
+        quantize(checkpoint.path, spec, out, progress=job.progress)
+
+    return job.workspace.produce("quantized", inputs, work, progress=job.progress)
+
+
+def quantization_inputs(
+    checkpoint: Artifact, resolved: ResolvedQuantization, spec: Quantization
+) -> dict[str, Json]:
+    """What decides a quantized checkpoint, in whatever layout."""
+    return {
         "checkpoint": checkpoint.key,
         "weights": resolved.weights.name,
         "kv_cache": resolved.kv_cache.name,
@@ -97,11 +104,6 @@ def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> 
         **_software("toolkit.quantize", "toolkit.checkpoint", tools=QUANTIZERS),
     }
 
-    def work(out: Path) -> None:
-        quantize(checkpoint.path, spec, out, progress=job.progress)
-
-    return job.workspace.produce("quantized", inputs, work, progress=job.progress)
-
 
 def draft(job: Job, checkpoint: Artifact) -> Artifact | None:
     """The draft model of draft-model speculation: fetched, or derived from the target."""
@@ -109,7 +111,7 @@ def draft(job: Job, checkpoint: Artifact) -> Artifact | None:
     if not isinstance(speculation, DraftModel):
         return None
     if speculation.draft.source is not None:
-        return _fetch(job, ModelSource(source=speculation.draft.source))
+        return fetch_source(job, ModelSource(source=speculation.draft.source))
     return _derive(job, checkpoint, speculation.draft)
 
 
@@ -159,7 +161,13 @@ def compile_engine(job: Job, checkpoint: Artifact, drafting: Artifact | None) ->
 
 
 def render(
-    job: Job, engine: Artifact, checkpoint: Artifact, resolved: ResolvedQuantization
+    job: Job,
+    engine: Artifact,
+    checkpoint: Artifact,
+    resolved: ResolvedQuantization,
+    *,
+    runtime: BuiltRuntime = "openvino",
+    release: str | None = None,
 ) -> Artifact:
     """The Triton model repository, in the folder :data:`REPOSITORY` of the artifact.
 
@@ -169,7 +177,7 @@ def render(
     from toolkit.repository.layout import template_root
     from toolkit.repository.render import render
 
-    deployment = settled(job.deployment, resolved)
+    deployment = settled(job.deployment, resolved, runtime=runtime, release=release)
     inputs: dict[str, Json] = {
         "deployment": deployment.model_dump(
             mode="json", exclude={"model": True, "quantization": {"calibration", "accept"}}
@@ -177,13 +185,17 @@ def render(
         "engine": engine.key,
         "checkpoint": checkpoint.key,
         "templates": tree_digest(template_root()),
-        **_software(
-            "toolkit.repository", "toolkit.engine.openvino", "toolkit.spec", tools=("jinja2",)
-        ),
+        **_software("toolkit.repository", *_RENDERING[runtime], tools=("jinja2",)),
     }
+    place: dict[str, Path] = {}
+    if runtime == "tensorrt":  # its backend is told absolute paths
+        root = job.workspace.root.absolute()
+        inputs["root"] = str(root)
+        folder = artifact_key("repository", inputs)[:SHORT_KEY]
+        place["served_at"] = root / "repository" / folder / REPOSITORY
 
     def work(out: Path) -> None:
-        render(deployment, engine.path, checkpoint.path, out / REPOSITORY)
+        render(deployment, engine.path, checkpoint.path, out / REPOSITORY, **place)
         notes = {"warnings": _check_rendered(out / REPOSITORY)}
         (out / NOTES).write_text(json.dumps(notes))
 
@@ -207,13 +219,28 @@ def _check_rendered(repository: Path) -> list[str]:
     return list(lines.values())
 
 
-def settled(deployment: Deployment, resolved: ResolvedQuantization) -> Deployment:
+_RENDERING: dict[BuiltRuntime, tuple[str, ...]] = {
+    "openvino": ("toolkit.engine.openvino", "toolkit.spec"),
+    "tensorrt": ("toolkit.engine", "toolkit.releases", "toolkit.spec"),
+    "pytorch": ("toolkit.engine", "toolkit.releases", "toolkit.spec"),
+}
+"""Rooms whose code decides what a repository says."""
+
+
+def settled(
+    deployment: Deployment,
+    resolved: ResolvedQuantization,
+    *,
+    runtime: BuiltRuntime = "openvino",
+    release: str | None = None,
+) -> Deployment:
     """The deployment with what ``auto`` became for this model and machine."""
     formats = {"weights": resolved.weights.name, "kv_cache": resolved.kv_cache.name}
+    engine = {"runtime": runtime, "release": release or deployment.engine.release}
     return deployment.model_copy(
         update={
             "quantization": deployment.quantization.model_copy(update=formats),
-            "engine": deployment.engine.model_copy(update={"runtime": "openvino"}),
+            "engine": deployment.engine.model_copy(update=engine),
         }
     )
 

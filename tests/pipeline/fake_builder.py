@@ -1,0 +1,81 @@
+"""A ``trtllm-build`` that writes what the real one leaves behind, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS / "engine"))
+sys.path.insert(0, str(TESTS / "checkpoint"))
+
+_PROGRAM = """\
+#!{interpreter}
+import json, os, sys
+from pathlib import Path
+sys.path[:0] = [{engine!r}, {root!r}]
+from built_engine import flags_of, write_engine
+from toolkit.engine.tensorrt import Command
+print("[TensorRT-LLM] building", flush=True)
+if os.environ.get("FAKE_BUILD") == "fail":
+    print("[E] Out of memory: tactic needs 5 GiB", flush=True)
+    sys.exit(3)
+command = Command("target", ("trtllm-build", *sys.argv[1:]), (), "", 1)
+flags = flags_of(command)
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(sys.argv) + "\\n")
+if os.environ.get("FAKE_BUILD") == "nothing":
+    sys.exit(0)
+source = json.loads((Path(flags["checkpoint_dir"]) / "config.json").read_text())
+change = json.loads(os.environ.get("FAKE_CHANGE", "{{}}"))
+write_engine(
+    Path(flags["output_dir"]), command, version={version!r}, layers=source["layers"],
+    tensor=source["tensor"], pipeline=source["pipeline"],
+    quant_algo=source["algorithm"], **change,
+)
+"""
+_INTERPRETER = """\
+#!/bin/sh
+if [ "$1" = "-c" ]; then echo {version}; exit 0; fi
+exec {python} "$@"
+"""
+
+
+class Builder:
+    """The program on the path, and what it was called with."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        self._calls = folder / "calls"
+        interpreter = folder / "python"
+        interpreter.write_text(_INTERPRETER.format(version=version, python=sys.executable))
+        program = folder / "trtllm-build"
+        program.write_text(
+            _PROGRAM.format(
+                interpreter=interpreter,
+                engine=str(TESTS / "engine"),
+                root=str(TESTS.parent),
+                calls=str(self._calls),
+                version=version,
+            )
+        )
+        for file in (interpreter, program):
+            file.chmod(0o755)
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """The command lines so far, without the program."""
+        if not self._calls.exists():
+            return []
+        return [json.loads(line)[1:] for line in self._calls.read_text().splitlines()]
+
+
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, version: str = "1.2.1") -> Builder:
+    """Put a builder of that release on the path."""
+    folder = tmp_path / f"bin-{version}"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return Builder(folder, version)
