@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .detokenizer import Detokenizer
@@ -16,7 +16,8 @@ from .tokenizer import TextTokenizer
 class Stream:
     """Gathers what one request has produced and not sent yet.
 
-    ``handle`` is the server's response sender, ``client_id`` the id that the client gave.
+    ``handle`` is the server's response sender, ``client_id`` the id that the client gave,
+    ``outputs`` the names that it asked for (none: all there are).
     Only the sender thread touches a stream once it is open, but for :meth:`cancelled` and
     :meth:`close`.
     """
@@ -28,10 +29,12 @@ class Stream:
         tokenizer: TextTokenizer,
         handle: Any,
         client_id: str = "",
+        outputs: Collection[str] = (),
     ) -> None:
         self.request_id = request_id
         self.client_id = client_id
         self.handle = handle
+        self._outputs = frozenset(outputs)
         self.wishes = parsed.wishes
         self.prompt_tokens = len(parsed.prompt)
         self._detokenizer = Detokenizer(
@@ -73,6 +76,10 @@ class Stream:
         log_probs, self._log_probs = self._log_probs, []
         return text, log_probs
 
+    def wants(self, output: str) -> bool:
+        """Whether the client asked for ``output``; it gets all that it does not name."""
+        return not self._outputs or output in self._outputs
+
     def cancelled(self) -> bool:
         """Ask the server whether the client has gone.
 
@@ -87,6 +94,8 @@ class Stream:
             if not self._closed:
                 self._closed = True
                 answer()
+                # The server keeps its model loaded for as long as this object is alive.
+                self.handle = None
 
     def _take_tokens(self, chunk: TokenChunk) -> None:
         final = chunk.finish is not None
