@@ -84,7 +84,7 @@ def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> 
     inputs = quantization_inputs(checkpoint, resolved, spec)
 
     def work(out: Path) -> None:
-        quantize(checkpoint.path, spec, out, progress=job.progress)
+        quantize(checkpoint.path, resolved.pinned(spec), out, progress=job.progress)
 
     return job.workspace.produce("quantized", inputs, work, progress=job.progress)
 
