@@ -293,7 +293,7 @@ def test_a_dry_run_without_weights_needs_the_config_only(
     assert run([*words, "--set", "quantization.weights=nvfp4"]) == 2
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_exported(
+def test_what_does_not_fit_is_refused_before_anything_is_fetched(
     store: Workspace, tmp_path: Path
 ) -> None:
     wide = write_checkpoint(tmp_path / "wide", max_position_embeddings=10_000_000)
@@ -303,4 +303,4 @@ def test_what_does_not_fit_is_refused_before_anything_is_exported(
     engine = made.engine.model_copy(update={"limits": limits, "kv_cache": cache})
     with pytest.raises(UnsupportedError, match="KV cache"):
         built(store, made.model_copy(update={"engine": engine}))
-    assert not store.list("exported")
+    assert not store.list()

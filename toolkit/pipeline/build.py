@@ -90,6 +90,8 @@ def build(
     assert runtime != "auto", "resolved"
     job = Job(deployment, LookOnly(workspace.root) if dry_run else workspace, progress, offline)
     run = _Run()
+    if not dry_run:
+        _foresee(job, runtime)
     try:
         checkpoint = run("checkpoint", lambda: stages.fetch(job))
     except ToolkitError as error:
@@ -108,6 +110,22 @@ def build(
     if not dry_run:
         record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])
     return result
+
+
+def _foresee(job: Job, runtime: BuiltRuntime) -> None:
+    """Refuse what config.json alone shows cannot work: before the download, not after it."""
+    from toolkit.pipeline.architectures import draft_architecture, target_architecture
+    from toolkit.pipeline.planning import make_plan, settle
+
+    deployment, store = job.deployment, job.workspace
+    try:
+        arch = target_architecture(deployment, store, offline=job.offline)
+        drafting = draft_architecture(deployment, arch, store, offline=job.offline)
+    except ToolkitError:
+        return  # what is wrong with a source, fetching it says best
+    # A CPU deployment may be built for a machine with more memory than this one.
+    decide = settle if runtime == "openvino" else make_plan
+    decide(deployment, arch, draft=drafting)
 
 
 def _preview(
