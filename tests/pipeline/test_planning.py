@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from model_shapes import LLAMA_1B, LLAMA_8B, MIXTRAL
 from toolkit.capacity import host
 from toolkit.capacity.host import HostPlan, fit_host
 from toolkit.checkpoint.architecture import Architecture
+from toolkit.doctor.gpus import FoundGpu
 from toolkit.errors import SpecError, UnsupportedError
+from toolkit.pipeline import planning
 from toolkit.pipeline.planning import Plan, make_plan, settle
 from toolkit.quantize.check import check
 from toolkit.spec.models import Deployment, Engine, Quantization
@@ -138,6 +141,29 @@ def test_an_unknown_gpu_is_a_mistake_of_the_flag() -> None:
     with pytest.raises(SpecError) as caught:
         planned({}, gpu="H1000X")
     assert caught.value.where == "--gpu"
+
+
+_H100 = FoundGpu(0, "u", "NVIDIA H100 80GB HBM3", 81_559 * 2**20, 0, (9, 0))
+_A100 = FoundGpu(0, "u", "NVIDIA A100-SXM4-80GB", 81_920 * 2**20, 0, (8, 0))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "found"),
+    [
+        ((), None),
+        ((_H100, _H100), "H100"),
+        ((_A100,), "A100-80"),
+        ((replace(_A100, name="NVIDIA A100-PCIE-40GB", memory=40_960 * 2**20),), "A100-40"),
+        ((_H100, _A100), None),
+        ((replace(_H100, name="NVIDIA Quantum 9"),), None),
+        ((replace(_H100, memory=10 * GIB),), None),
+    ],
+)
+def test_the_machine_s_own_gpus_are_recognized(
+    gpus: tuple[FoundGpu, ...], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "read_gpus", lambda: gpus)
+    assert planning.detected_gpu() == found
 
 
 def test_a_derived_draft_has_to_be_smaller() -> None:

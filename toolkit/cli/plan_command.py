@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 GpuOption = Annotated[
     str | None,
     typer.Option(
-        "--gpu", metavar="NAME", help="Model of GPU, such as H100; serving.gpu if absent."
+        "--gpu",
+        metavar="NAME",
+        help="Model of GPU, such as H100; serving.gpu, or this machine's, if absent.",
     ),
 ]
 ModelConfigOption = Annotated[
@@ -65,8 +67,9 @@ def plan_command(
 
     Reads the model's config.json and no weight. Exit code 2: it cannot work, and why.
     """
+    from toolkit.doctor.need import resolved_runtime
     from toolkit.pipeline.architectures import draft_architecture, target_architecture
-    from toolkit.pipeline.planning import make_plan
+    from toolkit.pipeline.planning import detected_gpu, make_plan
     from toolkit.spec.loading import load
     from toolkit.workspace import Workspace, default_root
 
@@ -74,6 +77,8 @@ def plan_command(
     store = Workspace(workspace or default_root(file))
     arch = target_architecture(deployment, store, model_config=model_config, offline=offline)
     draft = draft_architecture(deployment, arch, store, model_config=draft_config, offline=offline)
+    if gpu is None and deployment.serving.gpu is None:
+        gpu = detected_gpu() if resolved_runtime(deployment) != "openvino" else None
     plan = make_plan(deployment, arch, draft=draft, gpu=gpu)
     if json:
         print_json(as_json(plan))

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from toolkit.capacity import MemoryPlan, fit
 from toolkit.capacity.host import HostPlan, fit_host
 from toolkit.checkpoint.architecture import Architecture
+from toolkit.doctor.gpus import FoundGpu, read_gpus
 from toolkit.doctor.need import resolved_runtime, source_bytes
 from toolkit.engine import pytorch, tensorrt
 from toolkit.engine.nvidia import NvidiaRuntime, Target, target_of
@@ -18,9 +19,11 @@ from toolkit.engine.openvino import settings
 from toolkit.engine.pytorch import ModelPaths, llm_arguments
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.quantize.check import check as check_quantization
+from toolkit.spec.gpus import GPUS
 from toolkit.spec.models import Deployment, DraftModel, Runtime
 
 _CHECKED = "its table was read {how}, not run by us"
+_SAME_MEMORY = 0.02
 _HOW = {
     "tag": "at the release's tag",
     "documentation": "in its documentation",
@@ -67,6 +70,22 @@ class Plan:
     arguments: Mapping[str, JsonValue] = field(default_factory=dict)
     longest_request: int | None = None
     notes: tuple[str, ...] = ()
+
+
+def detected_gpu() -> str | None:
+    """The model of this machine's GPUs, where there are some, all alike, and known."""
+    names = {_known(found) for found in read_gpus()}
+    return names.pop() if len(names) == 1 else None
+
+
+def _known(found: FoundGpu) -> str | None:
+    """By name, compute capability and memory: drivers spell one card in several ways."""
+    for gpu in GPUS:
+        family = gpu.name.partition("-")[0]
+        alike = abs(gpu.memory - found.memory) <= _SAME_MEMORY * gpu.memory
+        if family in found.name and gpu.compute_capability == found.compute_capability and alike:
+            return gpu.name
+    return None
 
 
 def settle(
