@@ -91,7 +91,7 @@ class TritonPythonModel:
                 self._stop(request.request_id())
                 responses.send_error(handle, "request cancelled", codes.CANCELLED)
             else:
-                self._submit(fields, handle, request.request_id())
+                self._submit(fields, handle, request)
         except FieldError as error:
             responses.send_error(handle, str(error), codes.INVALID_ARG)
         except RequestRefusedError as error:
@@ -100,10 +100,12 @@ class TritonPythonModel:
             message = f"queue is full, retry later: {error}"
             responses.send_error(handle, message, codes.UNAVAILABLE)
 
-    def _submit(self, fields: Fields, handle: Any, client_id: str) -> None:
+    def _submit(self, fields: Fields, handle: Any, request: Any) -> None:
         parsed = parse(fields, self._tokenizer, self._settings.limits, self._settings.requests)
         request_id = next(self._ids)
-        stream = Stream(request_id, parsed, self._tokenizer, handle, client_id)
+        wanted = request.requested_output_names()
+        client_id = request.request_id()
+        stream = Stream(request_id, parsed, self._tokenizer, handle, client_id, wanted)
         self._sender.open(stream)
         try:
             self._engine.submit(_generation(request_id, parsed))

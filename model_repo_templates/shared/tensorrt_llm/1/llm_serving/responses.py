@@ -1,16 +1,22 @@
-"""Build and send what the client gets."""
+"""Build and send what the client gets, and no output that it did not ask for.
+
+Triton would drop those itself, but its python backend of 24.06 to 24.11 frees them without
+Python's lock, which corrupts the model's memory sooner or later (python_backend pull 390).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from .engine_api import Usage
 from .stream import Stream
+
+Output = tuple[str, NDArray[Any]]
 
 FINAL: int = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _NANOSECONDS = 1_000_000_000
@@ -25,28 +31,33 @@ def send_text(stream: Stream) -> None:
     outputs = [_text(text)]
     if stream.wishes.log_probs:
         outputs.append(_log_probs(log_probs))
-    stream.handle.send(pb_utils.InferenceResponse(outputs))
+    stream.handle.send(_response(stream, outputs))
 
 
 def send_final(stream: Stream) -> None:
     """Send what is left, with finish reason and usage, and close the stream."""
+    stream.handle.send(_response(stream, _final(stream)), flags=FINAL)
+
+
+def _final(stream: Stream) -> Iterator[Output]:
     text, log_probs = stream.take()
-    outputs = [
-        _text(text),
-        pb_utils.Tensor("finish_reason", np.array([[stream.finish]], dtype=object)),
-        _one("num_input_tokens", stream.prompt_tokens, np.int32),
-        _one("num_output_tokens", stream.output_tokens, np.int32),
-    ]
+    yield _text(text)
+    yield _one("finish_reason", stream.finish, object)
+    yield _one("num_input_tokens", stream.prompt_tokens, np.int32)
+    yield _one("num_output_tokens", stream.output_tokens, np.int32)
     if stream.stop_word is not None:
-        outputs.append(
-            pb_utils.Tensor("stop_reason", np.array([[stream.stop_word.encode()]], dtype=object))
-        )
+        yield _one("stop_reason", stream.stop_word.encode(), object)
     if stream.wishes.log_probs:
-        outputs.append(_log_probs(log_probs))
-        outputs.append(_one("cum_log_probs", stream.cumulative_log_prob, np.float32))
+        yield _log_probs(log_probs)
+        yield _one("cum_log_probs", stream.cumulative_log_prob, np.float32)
     if stream.wishes.perf_metrics:
-        outputs.extend(_perf_metrics(stream.usage))
-    stream.handle.send(pb_utils.InferenceResponse(outputs), flags=FINAL)
+        yield from _perf_metrics(stream.usage)
+
+
+def _response(stream: Stream, outputs: Iterable[Output]) -> Any:
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, array) for name, array in outputs if stream.wants(name)]
+    )
 
 
 def send_error(handle: Any, message: str, code: int) -> None:
@@ -55,20 +66,20 @@ def send_error(handle: Any, message: str, code: int) -> None:
     handle.send(pb_utils.InferenceResponse(error=error), flags=FINAL)
 
 
-def _text(text: str) -> Any:
+def _text(text: str) -> Output:
     # One dimension, as NVIDIA's postprocessing model sends it and its clients read it.
-    return pb_utils.Tensor("text_output", np.array([text.encode()], dtype=object))
+    return "text_output", np.array([text.encode()], dtype=object)
 
 
-def _log_probs(values: list[float]) -> Any:
-    return pb_utils.Tensor("output_log_probs", np.array([[values]], dtype=np.float32))
+def _log_probs(values: list[float]) -> Output:
+    return "output_log_probs", np.array([[values]], dtype=np.float32)
 
 
-def _one(name: str, value: float, kind: DTypeLike) -> Any:
-    return pb_utils.Tensor(name, np.array([[value]], dtype=kind))
+def _one(name: str, value: Any, kind: DTypeLike) -> Output:
+    return name, np.array([[value]], dtype=kind)
 
 
-def _perf_metrics(usage: Usage) -> Iterable[Any]:
+def _perf_metrics(usage: Usage) -> Iterator[Output]:
     """The names and units of the engine path's performance outputs, and ours beside them.
 
     Times are nanoseconds of the server's monotonic clock.
