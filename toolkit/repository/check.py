@@ -24,8 +24,13 @@ def check_static(repository: Path) -> list[Finding]:
     """
     if not repository.is_dir():
         raise SpecError("there is no model repository", where=str(repository))
+    from toolkit.repository.nvidia.checking import check_nvidia, served_by
+
     configs, findings = read_configs(repository)
     findings += check_wiring(configs)
+    served = served_by(repository)
+    if served is not None and served.runtime != "openvino":
+        return findings + check_nvidia(repository, configs, served)
     findings += check_names(configs)
     findings += check_contents(repository, configs)
     return findings

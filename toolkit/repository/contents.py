@@ -32,7 +32,7 @@ _TEXT_SIZE = 2**20
 
 def check_contents(repository: Path, configs: Configs) -> list[Finding]:
     """Everything about files."""
-    findings = list(_secrets(repository))
+    findings = list(secrets_in(repository))
     for name, config in configs.items():
         if config.backend == "python":
             findings += _model(repository, repository / name)
@@ -45,16 +45,18 @@ def _model(repository: Path, model: Path) -> Iterator[Finding]:
     missing = [each for each in needed if not (model / VERSION / each).is_file()]
     for each in missing:
         yield Finding(str((model / VERSION / each).relative_to(repository)), "is missing")
-    yield from _imports(repository, model / VERSION)
+    yield from foreign_imports(repository, model / VERSION)
     if not missing:
         yield from _settings(repository, model)
         yield from _tokenizer(repository, model)
 
 
-def _imports(repository: Path, version: Path) -> Iterator[Finding]:
-    """The repository has to work where this package is not installed."""
+def foreign_imports(
+    repository: Path, version: Path, more: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
+    """The repository has to work where this package is not installed; ``more`` is there too."""
     own = {each.stem for each in version.iterdir()}
-    allowed = own | _RUNTIME_MODULES | set(sys.stdlib_module_names)
+    allowed = own | _RUNTIME_MODULES | more | set(sys.stdlib_module_names)
     for file in sorted(version.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
@@ -108,9 +110,7 @@ def _tokenizer(repository: Path, model: Path) -> Iterator[Finding]:
     file = model / TOKENIZER_FOLDER / "tokenizer.json"
     where = str(file.relative_to(repository))
     tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for kind in _decoder_kinds(tokenizer.get("decoder")):
-        if kind not in DECODERS:
-            yield Finding(where, f"decoder {kind} is not supported")
+    yield from tokenizer_findings(repository, file)
     ids = [each["id"] for each in tokenizer.get("added_tokens", ())]
     ids += tokenizer["model"]["vocab"].values()
     engine: dict[str, Any] = json.loads((model / ENGINE_FOLDER / "engine.json").read_text())
@@ -122,6 +122,18 @@ def _tokenizer(repository: Path, model: Path) -> Iterator[Finding]:
         )
 
 
+def tokenizer_findings(repository: Path, file: Path) -> Iterator[Finding]:
+    """A tokenizer whose tokens do not stand for fixed bytes, or that is missing."""
+    where = str(file.relative_to(repository))
+    if not file.is_file():
+        yield Finding(where, "is missing")
+        return
+    tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for kind in _decoder_kinds(tokenizer.get("decoder")):
+        if kind not in DECODERS:
+            yield Finding(where, f"decoder {kind} is not supported")
+
+
 def _decoder_kinds(decoder: dict[str, Any] | None) -> Iterator[str]:
     if decoder is None:
         yield "null"
@@ -131,7 +143,8 @@ def _decoder_kinds(decoder: dict[str, Any] | None) -> Iterator[str]:
             yield from _decoder_kinds(each)
 
 
-def _secrets(repository: Path) -> Iterator[Finding]:
+def secrets_in(repository: Path) -> Iterator[Finding]:
+    """Credentials in files of up to a megabyte."""
     for file in sorted(repository.rglob("*")):
         if file.is_file() and file.stat().st_size <= _TEXT_SIZE:
             content = file.read_bytes()

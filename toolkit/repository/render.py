@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from toolkit.checkpoint.architecture import read_architecture
@@ -36,12 +36,21 @@ class RenderedRepository:
     alias: str
 
 
-def render(deployment: Deployment, engine: Path, checkpoint: Path, out: Path) -> RenderedRepository:
+def render(
+    deployment: Deployment,
+    engine: Path,
+    checkpoint: Path,
+    out: Path,
+    *,
+    served_at: PurePath | None = None,
+) -> RenderedRepository:
     """Render the repository into ``out``, complete or not at all.
 
     ``engine.json`` in the compiled engine's folder says for which runtime. The same inputs give
     the same bytes. Files of ``engine`` are hard-linked where the file system allows it, copied
     where not; tokenizer files come from ``checkpoint``. What was in ``out`` before is replaced.
+    ``served_at`` is where the repository will lie when it is served, if not at ``out``; only the
+    tensorrt runtime writes it down.
 
     Raises:
         UnsupportedError: the runtime cannot honour a field of the deployment.
@@ -50,6 +59,8 @@ def render(deployment: Deployment, engine: Path, checkpoint: Path, out: Path) ->
     _require(checkpoint / "tokenizer.json", "the checkpoint")
     _require(engine / "engine.json", "the compiled engine")
     runtime = json.loads((engine / "engine.json").read_text(encoding="utf-8"))["runtime"]
+    if runtime in ("tensorrt", "pytorch"):
+        return _render_nvidia(deployment, engine, checkpoint, out, served_at or out.absolute())
     settings = model_settings(deployment, runtime, read_architecture(checkpoint))
     building = out.with_name(f".{out.name}.{os.getpid()}.new")
     shutil.rmtree(building, ignore_errors=True)
@@ -61,6 +72,30 @@ def render(deployment: Deployment, engine: Path, checkpoint: Path, out: Path) ->
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return RenderedRepository(out, deployment.name, ALIAS)
+
+
+def _render_nvidia(
+    deployment: Deployment, engine: Path, checkpoint: Path, out: Path, served_at: PurePath
+) -> RenderedRepository:
+    from toolkit.repository.nvidia import render_nvidia
+
+    building = out.with_name(f".{out.name}.{os.getpid()}.new")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        names = render_nvidia(
+            deployment,
+            engine,
+            checkpoint,
+            building,
+            served_at,
+            link=_link_tree,
+            copy_tokenizer=_copy_tokenizer,
+        )
+        _replace(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return RenderedRepository(out, *names)
 
 
 def _require(file: Path, owner: str) -> None:

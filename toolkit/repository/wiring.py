@@ -122,12 +122,14 @@ def _match(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _tensors(config: Any, declared: Any) -> dict[str, Tensor]:
+    """What ``config`` declares; Triton looks at ``reshape`` in ensembles only, not in steps."""
+    ensemble = config.HasField("ensemble_scheduling")
     return {
         each.name: Tensor(
             owner=config.name,
             name=each.name,
             dtype=each.data_type,
-            dims=tuple(each.reshape.shape if each.HasField("reshape") else each.dims),
+            dims=tuple(each.reshape.shape if ensemble and each.HasField("reshape") else each.dims),
             batched=config.max_batch_size > 0,
             optional=getattr(each, "optional", False),
         )

@@ -1,0 +1,9 @@
+"""Repositories of the NVIDIA runtimes: what their models are, from release table and deployment.
+
+``view`` types what a template prints, ``tensorrt`` and ``pytorch`` say which models a deployment
+has, ``writing`` renders them, ``checking`` proves a rendered repository against the table.
+"""
+
+from toolkit.repository.nvidia.writing import render_nvidia
+
+__all__ = ["render_nvidia"]

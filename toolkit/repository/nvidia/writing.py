@@ -1,0 +1,228 @@
+"""Write the repository of an NVIDIA runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from toolkit.checkpoint.architecture import Architecture, read_architecture
+from toolkit.engine import pytorch as pytorch_engine
+from toolkit.engine import tensorrt as tensorrt_engine
+from toolkit.engine.nvidia.target import Target, target_of
+from toolkit.quantize.check import ResolvedQuantization
+from toolkit.repository.layout import (
+    ALIAS,
+    ALIAS_TEMPLATE,
+    SHARED,
+    SUFFIX,
+    VERSION,
+    template_root,
+)
+from toolkit.repository.nvidia import pytorch, tensorrt
+from toolkit.repository.nvidia.kv_share import draft_share
+from toolkit.repository.nvidia.parameters import EnginePaths
+from toolkit.repository.nvidia.tokenizer_info import FILE as TOKENIZER_INFO
+from toolkit.repository.nvidia.tokenizer_info import tokenizer_info
+from toolkit.spec.models import Deployment
+
+SERVING = "llm_serving"
+_MODE = 0o644
+_SERVICE = "service"
+_SHARED_MODEL = "tensorrt_llm"
+_OVERLAYS = {"pytorch": _SHARED_MODEL, "tensorrt": _SERVICE}
+"""Folder of a runtime whose files belong to the deployment's model."""
+
+Link = Callable[[Path, Path], None]
+Copy = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    deployment: Deployment
+    target: Target
+    arch: Architecture
+    resolved: ResolvedQuantization
+    engine: Path
+    checkpoint: Path
+    out: Path
+    served_at: PurePath
+
+
+def render_nvidia(
+    deployment: Deployment,
+    engine: Path,
+    checkpoint: Path,
+    out: Path,
+    served_at: PurePath,
+    *,
+    link: Link,
+    copy_tokenizer: Copy,
+) -> tuple[str, str]:
+    """Render into the empty directory ``out``; the names of the deployment's model and its alias.
+
+    Args:
+        deployment: What is served.
+        engine: The pytorch runtime reads ``draft/`` and ``adapters/NAME/`` here, the tensorrt
+            runtime ``target/``, ``draft/`` and ``adapters/NUMBER/`` too; what is not there is left
+            out, as in a dry run.
+        checkpoint: Configuration and tokenizer; for the pytorch runtime the weights as well.
+        out: Where to write.
+        served_at: Where the repository will lie when it is served: the C++ backend takes
+            absolute paths only.
+        link: Puts one directory's files into another without copying them.
+        copy_tokenizer: Copies a checkpoint's tokenizer files into a directory.
+
+    Raises:
+        SpecError, UnsupportedError: the runtime, the release or the GPU cannot do what is asked.
+    """
+    target = target_of(deployment)
+    # The checkpoint may be quantized already: the formats are the deployment's.
+    arch = replace(read_architecture(checkpoint), quantization=None)
+    check = tensorrt_engine.check if target.runtime == "tensorrt" else pytorch_engine.check
+    resolved = check(deployment.engine, deployment.quantization, arch, target.release, target.gpu)
+    job = _Job(deployment, target, arch, resolved, engine, checkpoint, out, served_at)
+    write = _write_tensorrt if target.runtime == "tensorrt" else _write_pytorch
+    return write(job, link, copy_tokenizer)
+
+
+def _write_pytorch(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, str]:
+    deployment, release = job.deployment, job.target.release
+    models = pytorch.pytorch_models(deployment, release)
+    values = {
+        "models": models.by_template(),
+        "llm_arguments": pytorch.model_arguments(deployment, job.arch, release, job.resolved),
+        "settings": _settings(deployment, pytorch.service_settings(deployment, release)),
+    }
+    names = {_SERVICE: deployment.name, ALIAS_TEMPLATE: ALIAS}
+    _write(job, "pytorch", values, names)
+    version = job.out / deployment.name / VERSION
+    link(job.checkpoint, version / "model")
+    copy_tokenizer(job.checkpoint, version / "tokenizer")
+    for name in ("draft", "adapters"):
+        if (job.engine / name).is_dir():
+            link(job.engine / name, version / name)
+    return deployment.name, ALIAS
+
+
+def _write_tensorrt(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, str]:
+    deployment, release = job.deployment, job.target.release
+    paths = {name: _paths(job, name) for name in (tensorrt.TARGET, tensorrt.DRAFT)}
+    share = draft_share(job.engine, job.arch)
+    models = tensorrt.tensorrt_models(
+        deployment, job.arch, release, job.resolved, paths, draft_share=share
+    )
+    settings = _settings(deployment, tensorrt.service_settings(deployment, release))
+    # NVIDIA's backend exports the engine's metrics; twice would count twice.
+    settings["housekeeping"]["engine_families"] = False
+    values = {"models": models.by_template(), "settings": settings}
+    names = {_SERVICE: deployment.name}
+    _write(job, "tensorrt", values, names)
+    for model in (tensorrt.PREPROCESSING, tensorrt.POSTPROCESSING):
+        version = job.out / model / VERSION
+        _copy_serving(version)
+        copy_tokenizer(job.checkpoint, version / "tokenizer")
+    copy_tokenizer(job.checkpoint, job.out / deployment.name / VERSION / "tokenizer")
+    _engine_files(job, link, drafting=models.draft is not None)
+    return deployment.name, tensorrt.BLS
+
+
+def _engine_files(job: _Job, link: Link, *, drafting: bool) -> None:
+    version = job.out / tensorrt.TARGET / VERSION
+    places = {"target": version / "engine", "adapters": version / "adapters"}
+    if drafting:
+        places["draft"] = job.out / tensorrt.DRAFT / VERSION / "engine"
+    for name, place in places.items():
+        if (job.engine / name).is_dir():
+            link(job.engine / name, place)
+    if job.deployment.engine.guided_decoding is not None:
+        content = tokenizer_info(job.checkpoint / "tokenizer.json", job.arch)
+        (version / TOKENIZER_INFO).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _paths(job: _Job, model: str) -> EnginePaths:
+    version = job.served_at / model / VERSION
+    return EnginePaths(version / "engine", version / "adapters", version / TOKENIZER_INFO)
+
+
+def _settings(deployment: Deployment, engine: Mapping[str, Any]) -> dict[str, Any]:
+    limits, serving = deployment.engine.limits, deployment.serving
+    return {
+        "model_name": deployment.name,
+        "limits": {"max_input_len": limits.max_input_len, "max_seq_len": limits.max_seq_len},
+        "requests": {"default_deadline_s": serving.default_deadline},
+        "streaming": {"responses_per_core": deployment.engine.batching.responses_per_core},
+        "housekeeping": {"drain_timeout_s": serving.drain_timeout},
+        "engine": dict(engine),
+    }
+
+
+def _write(job: _Job, runtime: str, values: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    environment = _environment()
+    context = {"deployment": job.deployment, "release": job.target.release, **values}
+    for place, source in _templates(runtime):
+        model = names.get(place.parts[0], place.parts[0])
+        target = job.out / model / Path(*place.parts[1:])
+        target = target.with_name(target.name.removesuffix(SUFFIX))
+        if model == tensorrt.DRAFT and "draft" not in values["models"]:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.name.endswith(SUFFIX):
+            name = str(source.relative_to(template_root()))
+            text = environment.get_template(name).render(context)
+            target.write_text(text.lstrip("\n"), encoding="utf-8")
+        else:
+            shutil.copyfile(source, target)
+        target.chmod(_MODE)
+    # Triton wants a version folder for every model, an ensemble's stays empty.
+    for folder in job.out.iterdir():
+        (folder / VERSION).mkdir(exist_ok=True)
+
+
+def _templates(runtime: str) -> Iterator[tuple[Path, Path]]:
+    """Place and template; files of the runtime replace shared ones of the same place."""
+    root, found = template_root(), dict[Path, Path]()
+    for file in _files(root / SHARED / _SHARED_MODEL):
+        found[Path(_SERVICE, file.relative_to(root / SHARED / _SHARED_MODEL))] = file
+    for file in _files(root / runtime):
+        folder, *rest = file.relative_to(root / runtime).parts
+        found[Path(_SERVICE if folder == _OVERLAYS[runtime] else folder, *rest)] = file
+    yield from sorted(found.items())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of ``folder`` without the caches that tools leave beside sources."""
+    for file in sorted(folder.rglob("*")):
+        parts = file.relative_to(folder).parts
+        if file.is_file() and not any(part.startswith((".", "__py")) for part in parts):
+            yield file
+
+
+def _copy_serving(version: Path) -> None:
+    source = template_root() / SHARED / _SHARED_MODEL / VERSION / SERVING
+    for file in _files(source):
+        target = version / SERVING / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        target.chmod(_MODE)
+
+
+def _environment() -> Any:
+    import yaml
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(os.fspath(template_root())),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["quoted"] = json.dumps
+    environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False).rstrip("\n")
+    return environment
