@@ -99,6 +99,7 @@ class Client:
         received: queue.Queue[tuple[Any, Any]] = queue.Queue()
         with grpc_client.InferenceServerClient(self.endpoints.grpc_url) as client:
             client.start_stream(lambda result, error: received.put((result, error)))
+            stream = ResponseStream(received, self._timeout)
             try:
                 for number, values in enumerate(requests):
                     client.async_stream_infer(
@@ -107,9 +108,11 @@ class Client:
                         request_id=str(number),
                         enable_empty_final_response=True,
                     )
-                yield ResponseStream(received, self._timeout)
+                yield stream
             finally:
-                client.stop_stream(cancel_requests=True)
+                # Cancelling what has just ended can leave a request open inside Triton 2.51,
+                # which then waits for it when it is to stop.
+                client.stop_stream(cancel_requests=stream.ended < len(requests))
 
     def metadata(self) -> tuple[dict[str, str], dict[str, str]]:
         """Names and wire types of the model's inputs and outputs."""
@@ -144,6 +147,8 @@ class ResponseStream:
     def __init__(self, received: queue.Queue[tuple[Any, Any]], timeout: float) -> None:
         self._received = received
         self._deadline = time.monotonic() + timeout
+        self.ended = 0
+        """Requests whose last response has been read."""
 
     def next(self) -> Answer:
         """The next response, as an answer with at most one piece.
@@ -156,13 +161,16 @@ class ResponseStream:
         except (queue.Empty, ValueError):
             raise Timeout from None
         if error is not None:
+            self.ended += 1
             return Answer(finals=(True,), error=error.message())
         response = result.get_response()
         outputs = {each.name: _single(result.as_numpy(each.name)) for each in response.outputs}
         text = outputs.get("text_output")
+        final = response.parameters["triton_final_response"].bool_param
+        self.ended += final
         return Answer(
             pieces=() if text is None else (text,),
-            finals=(response.parameters["triton_final_response"].bool_param,),
+            finals=(final,),
             outputs=outputs,
         )
 
