@@ -15,7 +15,7 @@ sys.path.insert(0, str(TESTS / "checkpoint"))
 
 _PROGRAM = """\
 #!{interpreter}
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 sys.path[:0] = [{engine!r}, {root!r}]
 from built_engine import flags_of, write_engine
@@ -30,12 +30,16 @@ with open({calls!r}, "a") as file:
     file.write(json.dumps(sys.argv) + "\\n")
 if os.environ.get("FAKE_BUILD") == "nothing":
     sys.exit(0)
+if os.environ.get("FAKE_BUILD") == "hang":
+    Path({calls!r}).with_name("pid").write_text(str(os.getpid()))
+    time.sleep(600)
 source = json.loads((Path(flags["checkpoint_dir"]) / "config.json").read_text())
+ways, formats = source["mapping"], source["quantization"]
 change = json.loads(os.environ.get("FAKE_CHANGE", "{{}}"))
 write_engine(
-    Path(flags["output_dir"]), command, version={version!r}, layers=source["layers"],
-    tensor=source["tensor"], pipeline=source["pipeline"],
-    quant_algo=source["algorithm"], **change,
+    Path(flags["output_dir"]), command, version={version!r}, layers=source["num_hidden_layers"],
+    tensor=ways["tp_size"], pipeline=ways["pp_size"],
+    **{{**formats, **change}},
 )
 """
 _INTERPRETER = """\
@@ -64,6 +68,12 @@ class Builder:
         )
         for file in (interpreter, program):
             file.chmod(0o755)
+
+    @property
+    def process(self) -> int | None:
+        """Of the build that hangs, once it does."""
+        file = self._calls.with_name("pid")
+        return int(file.read_text()) if file.exists() and file.read_text() else None
 
     @property
     def calls(self) -> list[list[str]]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +56,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> None:
         algorithm = {"none": None, "fp8": "FP8"}[spec.weights]
         layers = read_architecture(checkpoint).num_layers
-        config = {"layers": layers, "tensor": tensor, "pipeline": pipeline, "algorithm": algorithm}
+        config = {
+            "num_hidden_layers": layers,
+            "mapping": {"tp_size": tensor, "pp_size": pipeline},
+            "quantization": {"quant_algo": algorithm, "kv_cache_quant_algo": None},
+        }
         (out / "config.json").write_text(json.dumps(config))
 
     def render(deployment: Deployment, engine: Path, checkpoint: Path, out: Path, **_: Any) -> None:
@@ -193,6 +201,28 @@ def test_a_build_that_leaves_nothing_is_a_failure(
     with pytest.raises(BuildError, match="nothing behind") as caught:
         built(store, deployment(model, {}))
     Path(str(caught.value.where)).unlink()
+
+
+def test_an_interrupt_ends_the_builder_and_leaves_nothing(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = install(tmp_path, monkeypatch)
+    monkeypatch.setenv("FAKE_BUILD", "hang")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def interrupt() -> None:
+        while builder.process is None:
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        built(store, deployment(model, {}))
+    assert builder.process is not None
+    assert not Path(f"/proc/{builder.process}").exists()
+    assert not store.list("engine")
+    assert not list(store.root.glob("engine/.*.partial"))
+    assert not list(tmp_path.glob("toolkit-*.log"))
 
 
 def test_without_a_builder_the_way_into_the_container_is_named(

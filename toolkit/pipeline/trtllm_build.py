@@ -102,6 +102,9 @@ def run_command(command: Command, *, progress: Progress) -> None:
                 where="PATH",
                 hint="toolkit build FILE --where container builds inside the release's image",
             ) from error
+        except BaseException:
+            Path(log.name).unlink(missing_ok=True)
+            raise
     if code == 0 and any(Path(command.output).iterdir()):
         Path(log.name).unlink()
         progress.finish(what)
