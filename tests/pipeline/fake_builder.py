@@ -34,7 +34,8 @@ if os.environ.get("FAKE_BUILD") == "hang":
     Path({calls!r}).with_name("pid").write_text(str(os.getpid()))
     time.sleep(600)
 source = json.loads((Path(flags["checkpoint_dir"]) / "config.json").read_text())
-ways, formats = source["mapping"], source["quantization"]
+ways = source["mapping"]
+formats = {{key: source["quantization"][key] for key in ("quant_algo", "kv_cache_quant_algo")}}
 change = json.loads(os.environ.get("FAKE_CHANGE", "{{}}"))
 write_engine(
     Path(flags["output_dir"]), command, version={version!r}, layers=source["num_hidden_layers"],
