@@ -87,13 +87,13 @@ def _parameters(
     for name in ("enable_kv_cache_reuse", "enable_chunked_context"):
         if parameters.get(name) == "true" and not engine.plugin("use_paged_context_fmha"):
             yield f"{name} needs an engine with paged context attention"
-    if int(parameters.get("max_beam_width", "1")) > engine.max_beam_width:
+    if _number(parameters.get("max_beam_width", "1")) > engine.max_beam_width:
         yield f"was built for beam width {engine.max_beam_width}"
     pool = parameters.get("max_tokens_in_paged_kv_cache")
-    if pool is not None and int(pool) < settings["limits"]["max_seq_len"]:
+    if pool is not None and _number(pool) < settings["limits"]["max_seq_len"]:
         yield f"the KV cache of {pool} tokens holds no request of max_seq_len"
     rank = parameters.get("lora_cache_max_adapter_size")
-    if rank is not None and (engine.max_lora_rank or 0) < int(rank):
+    if rank is not None and (engine.max_lora_rank or 0) < _number(rank):
         yield f"was built for LoRA rank {engine.max_lora_rank}, not {rank}"
 
 
@@ -115,7 +115,7 @@ def _shares(configs: Configs) -> Iterator[Finding]:
     for model in (TARGET, DRAFT):
         if model in configs:
             value = configs[model].parameters.get("kv_cache_free_gpu_mem_fraction")
-            fractions.append(float(value.string_value) if value else 0.9)
+            fractions.append(_number(value.string_value if value else "0.9"))
     if sum(fractions) > 1:
         message = f"the engines ask for {' + '.join(map(str, fractions))} of the free memory"
         yield Finding(
@@ -131,3 +131,11 @@ def _tokenizer_info(repository: Path, configs: Configs) -> Iterator[Finding]:
         file = repository / TARGET / VERSION / PurePosixPath(path.string_value).name
         if not file.is_file():
             yield Finding(f"{TARGET}/config.pbtxt", f"{path.string_value} is not there")
+
+
+def _number(text: str) -> float:
+    """The number, or 0 for what is none: that is found where parameters are compared."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -12,6 +15,21 @@ from . import wire
 
 _FULL = ("exceeds maximum queue size", "timeout expired", "timed out")
 """How Triton's queue says that a request cannot wait (src/dynamic_batch_scheduler of the core)."""
+
+
+_KEPT_S = 2.0
+_kept: deque[tuple[float, Any]] = deque()
+"""Responses of the last seconds. Triton's python backend of 24.06 to 24.11 lets go of a finished
+request's responses on a thread without Python's lock (python_backend pull 390); as long as somebody
+here holds them too, it is not that thread that frees them."""
+
+
+def _keep(response: Any) -> None:
+    now = time.monotonic()
+    _kept.append((now, response))
+    with suppress(IndexError):
+        while _kept[0][0] < now - _KEPT_S:
+            _kept.popleft()
 
 
 class BackendError(Exception):
@@ -43,6 +61,7 @@ class Call:
             BackendError: the model refused the request or failed.
         """
         for response in self._request.exec(decoupled=True):
+            _keep(response)
             if response.has_error():
                 raise BackendError(response.error().message())
             outputs = {each.name(): each.as_numpy() for each in response.output_tensors()}
