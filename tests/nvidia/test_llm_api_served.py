@@ -191,7 +191,11 @@ def test_an_executor_that_dies_takes_the_process_with_it(server: Triton) -> None
     died = ask(server.grpc, text_input="x", max_tokens=3, seed=FATAL_SEED, temperature=1.0)
     assert "worker has died" in (died.error or "")
     assert open_still.all().error
-    until(lambda: not server.ready("chat"), 30)
+
+    def gone() -> bool:
+        return "not healthy" in (ask(server.grpc, text_input="x", max_tokens=3).error or "")
+
+    until(gone, 20)
 
 
 def test_two_replicas_have_gpus_of_their_own(

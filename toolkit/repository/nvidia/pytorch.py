@@ -79,7 +79,8 @@ def service_settings(deployment: Deployment, release: Release) -> dict[str, Any]
     if deployment.serving.replicas > 1:
         settings["gpus"] = [list(each) for each in gpu_lists(deployment)]
     if limits.adapters:
-        settings["adapters"] = {name: f"{ADAPTERS[2:]}/{name}" for name in limits.adapters}
+        # Pairs, because their order numbers them and JSON's objects have none.
+        settings["adapters"] = [[name, f"{ADAPTERS[2:]}/{name}"] for name in limits.adapters]
     return settings
 
 

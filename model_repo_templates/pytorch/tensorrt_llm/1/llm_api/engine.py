@@ -112,9 +112,10 @@ class LlmApiEngine:
             watching.cancel()
             for request_id in list(self._open):
                 self._abort(request_id, "error", "the engine is shutting down")
-            await self._loop.run_in_executor(None, self._llm.shutdown)
         if self._failure is not None:
+            # An executor that has died may never answer a shutdown; the process is ended instead.
             raise self._failure
+        await self._loop.run_in_executor(None, self._llm.shutdown)
 
     def _admit(self) -> None:
         for request in self._admission.admit():

@@ -14,7 +14,7 @@ class LlmApiSettings:
     Attributes:
         release: The TensorRT-LLM that model.yaml is written for.
         gpus: One list of GPU numbers for each instance, counted among those that are visible.
-        adapters: LoRA adapters by name: their number and their directory.
+        adapters: Directories of the LoRA adapters by name; their order numbers them from 1.
         penalties: Whether requests may penalise tokens; speculation forbids it.
     """
 
@@ -38,4 +38,5 @@ class LlmApiSettings:
         if unknown:
             raise ValueError(f"unknown engine settings: {', '.join(unknown)}")
         gpus = tuple(tuple(each) for each in settings.get("gpus", ()))
-        return cls(**{**settings, "gpus": gpus})
+        adapters = dict(settings.get("adapters", ()))
+        return cls(**{**settings, "gpus": gpus, "adapters": adapters})
