@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "python_model"), str(HERE.parent / "repository")]
+TEMPLATES = HERE.parents[1] / "model_repo_templates"
+sys.path[:0] = [
+    str(HERE),
+    str(HERE.parent / "python_model"),
+    str(HERE.parent / "repository"),
+    str(HERE.parent / "engine"),
+    str(TEMPLATES / "pytorch/tensorrt_llm/1"),
+    str(TEMPLATES / "tensorrt/service/1"),
+]
 
+import fake_pb_utils  # noqa: E402
+
+sys.modules.setdefault("triton_python_backend_utils", fake_pb_utils)
 from cpu_reference import Reference  # noqa: E402
 from served_double import Triton, start_triton, stop_triton  # noqa: E402
 from topology import render_topology  # noqa: E402
