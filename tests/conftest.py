@@ -6,6 +6,8 @@ artifact's key holds the digest of the code that made it, so a change of that co
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,9 @@ FREE_PORTS = tuple(f"serving.ports.{name}=0" for name in ("http", "grpc", "metri
 
 def pytest_configure() -> None:
     """Keep tests away from the user's own cache, workspace and settings."""
+    # It must come before the standard library's distutils, which other packages import.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setuptools")
     os.environ["TOOLKIT_CACHE"] = str(CACHE / "user")
     for name in [name for name in os.environ if name.startswith("TOOLKIT__")]:
         del os.environ[name]

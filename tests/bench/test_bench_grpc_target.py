@@ -289,7 +289,8 @@ def converse(*chunks: bytes) -> tuple[list[bytes], tuple[int, str]]:
     """What one call hears from a server that answers with ``chunks``, whatever is sent."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1024)
+        writer.write(frame(4, 0, 0))
+        await reader.readuntil(b"question")
         for chunk in chunks:
             writer.write(chunk)
             await writer.drain()

@@ -127,6 +127,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
         with (checkpoint / WEIGHTS).open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(os.urandom(1))
+        # The clock of file times is coarse: an edit right after the last one can look like it.
+        later = (checkpoint / WEIGHTS).stat().st_mtime_ns + 1_000_000_000
+        os.utime(checkpoint / WEIGHTS, ns=(later, later))
         return found
 
     monkeypatch.setattr(digests.DigestCache, "sha256", then_edit)

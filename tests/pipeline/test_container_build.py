@@ -22,6 +22,7 @@ from toolkit.progress import Silent
 from toolkit.serving import container_engines, install
 from toolkit.serving.container_run import Container
 from toolkit.spec.models import Deployment
+from toolkit.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 FILE = f"""\
@@ -77,15 +78,13 @@ def test_exit_code_of_the_inner_build_is_passed_on(toolkit: Toolkit, docker: Fak
 
 @pytest.mark.slow
 def test_build_inside_is_the_build(
-    toolkit: Toolkit, docker: FakeDocker, plain_build: object
+    toolkit: Toolkit, docker: FakeDocker, plain_build: object, store: Workspace
 ) -> None:
     """With everything built before, so that it is the passing through that is tested."""
-    from conftest import CACHE
-
     docker.greeting = "== Triton Inference Server ==\n\n"
     file = ROOT / "examples" / "smollm2.yaml"
     words = ("--set", f"serving.image={IMAGE}", "--set", "name=plain")
-    words += ("--set", "quantization.weights=none", "--workspace", str(CACHE / "workspace"))
+    words += ("--set", "quantization.weights=none", "--workspace", str(store.root))
     (docker.directory.parent / "words.yaml").write_text(file.read_text())
     done = toolkit("--where", "container", "--json", *words)
     assert done.returncode == 0, done.stderr

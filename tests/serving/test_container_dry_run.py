@@ -33,6 +33,8 @@ def toolkit(directory: Path, *words: str) -> str:
         "PATH": str(directory / "empty"),
         "HF_TOKEN": "hf_very_secret",
     }
+    # A library that an earlier test imported may have set it in this process already.
+    environment.pop("TOKENIZERS_PARALLELISM", None)
     done = subprocess.run(
         [sys.executable, "-m", "toolkit", *words],
         cwd=directory,

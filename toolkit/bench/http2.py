@@ -27,6 +27,7 @@ _DEFAULT_WINDOW = 65_535
 _LARGEST_WINDOW = 2**31 - 1
 _REFILL = 2**24
 _CANCEL = 8
+_GREETING_TIMEOUT = 10.0
 
 OK, CANCELLED, INTERNAL, UNAVAILABLE = 0, 1, 13, 14
 """gRPC status codes this module gives or checks itself."""
@@ -58,6 +59,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def __init__(self, authority: str) -> None:
         self._authority = authority.encode()
+        self._greeted = asyncio.Event()
         self._streams: dict[int, _Stream] = {}
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._decoder = Decoder()
@@ -74,13 +76,20 @@ class GrpcConnection(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, host: str, port: int) -> GrpcConnection:
-        """Open a connection.
+        """Open a connection and learn how many calls the server takes at once.
+
+        A call sent before that is known may be one too many, and would be reset.
 
         Raises:
-            OSError: nobody listens there.
+            OSError: nobody listens there, or nobody who speaks HTTP/2.
         """
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: cls(f"{host}:{port}"), host, port)
+        try:
+            await asyncio.wait_for(connection._greeted.wait(), _GREETING_TIMEOUT)
+        except asyncio.TimeoutError:
+            connection._transport.abort()
+            raise ConnectionError("the server sent no HTTP/2 settings") from None
         return connection
 
     def call(self, path: str, message: bytes, handler: StreamHandler) -> int:
@@ -141,6 +150,7 @@ class GrpcConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: disconnected."""
         self.usable = False
+        self._greeted.set()
         self._fail_all(str(exc) if exc else "the server closed the connection")
 
     def data_received(self, data: bytes) -> None:
@@ -251,6 +261,7 @@ class GrpcConnection(asyncio.Protocol):
             elif name == _MAX_STREAMS:
                 self._max_streams = value
         self._send(_SETTINGS, _ACK, 0, b"")
+        self._greeted.set()
         self._start_waiting()
         self._resume()
 
