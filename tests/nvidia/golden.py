@@ -80,6 +80,10 @@ def _put_adapters(made: Deployment, engine: Path, target: Target) -> None:
         place = engine / "adapters" / (str(number) if target.runtime == "tensorrt" else name)
         place.mkdir(parents=True)
         (place / "adapter_config.json").write_text("{}")
+        if target.runtime == "tensorrt":
+            # What TensorRT-LLM's examples/hf_lora_convert.py leaves.
+            for part in ("weights", "config"):
+                (place / f"model.lora_{part}.npy").write_bytes(b"npy")
 
 
 def _put_engines(made: Deployment, checkpoint: Path, engine: Path, target: Target) -> None:

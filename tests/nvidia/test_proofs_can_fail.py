@@ -21,7 +21,7 @@ Spoil = Callable[[Path], None]
 def proved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         name: golden.render_golden(name, tmp_path_factory.mktemp(name))
-        for name in ("llama-8b-draft-1b-engine", "llama-8b-guided-engine", "llama-8b-lora-h100",
+        for name in ("llama-8b-draft-1b-engine", "llama-8b-guided-engine", "llama-8b-lora-engine", "llama-8b-lora-h100",
                      "llama-8b-two-replicas", "llama-8b-two-replicas-engine")
     }  # fmt: skip
 
@@ -74,6 +74,7 @@ def remove(place: str) -> Spoil:
     return spoil
 
 
+LORA_ENGINE = "llama-8b-lora-engine"
 DRAFT, GUIDED = "llama-8b-draft-1b-engine", "llama-8b-guided-engine"
 LORA, TWINS, TWIN_ENGINES = (
     "llama-8b-lora-h100", "llama-8b-two-replicas", "llama-8b-two-replicas-engine"
@@ -151,6 +152,8 @@ CASES = [
     (LORA, remove(YAML), "cannot be read"),
     (LORA, replace("tensorrt_llm/config.pbtxt", '"lora_name"', '"lora"'), "'lora' is unknown"),
     (LORA, replace("assistants/config.pbtxt", '"lora_name" data_type: TYPE_STRING', '"lora_name" data_type: TYPE_INT32'), "'lora_name' is TYPE_INT32"),
+    (LORA_ENGINE, remove("tensorrt_llm/1/adapters/1/model.lora_weights.npy"), "of adapter 'support' is missing"),
+    (LORA_ENGINE, engine("build_config.lora_config.max_lora_rank", 4), "built for LoRA rank 4"),
     (TWINS, replace("twins/config.pbtxt", "count: 2", "count: 1"), "1 instances for 2 lists of GPUs"),
     (TWINS, replace("twins/config.pbtxt", '"0;1"', '"0;0"'), "gpu_device_ids is '0;0'"),
 ]  # fmt: skip

@@ -40,7 +40,11 @@ def check_same(
     triton: Triton, reference: Reference, model: str, prompts: list[str], stream: bool
 ) -> None:
     texts = [each.text for each in answers(triton, model, prompts, 16, stream=stream)]
-    assert texts == reference.texts(prompts, TOKENS)
+    wanted = reference.texts(prompts, TOKENS)
+    if model == "ensemble":
+        # It leaves the beginning of a character at the very end out, and never shows it broken.
+        wanted = [text.rstrip("\ufffd") for text in wanted]
+    assert texts == wanted
 
 
 @pytest.mark.parametrize("stream", [False, True])

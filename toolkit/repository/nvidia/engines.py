@@ -47,6 +47,7 @@ def engine_findings(
             f"({found[TARGET].vocab_size})"
         )
         yield Finding(f"{DRAFT}/{VERSION}/{ENGINE}", message)
+    yield from _adapters(repository, configs, settings)
     yield from _shares(configs)
     yield from _tokenizer_info(repository, configs)
 
@@ -107,6 +108,19 @@ def _devices(engine: EngineConfig, config: Any, parameters: Mapping[str, str]) -
     used = [gpu for each in lists for gpu in each]
     if len(used) != len(set(used)):
         yield f"instances share GPUs: {lists}"
+
+
+def _adapters(repository: Path, configs: Configs, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """The backend loads ``NUMBER/model.lora_*.npy``; what it does not find it passes over."""
+    if TARGET not in configs or "lora_prefetch_dir" not in configs[TARGET].parameters:
+        return
+    folder = repository / TARGET / VERSION / "adapters"
+    for name, number in settings["engine"].get("adapters", {}).items():
+        for file in ("model.lora_weights.npy", "model.lora_config.npy"):
+            if not (folder / str(number) / file).is_file():
+                place = str((folder / str(number)).relative_to(repository))
+                hint = "convert the adapter with TensorRT-LLM's examples/hf_lora_convert.py"
+                yield Finding(place, f"{file} of adapter {name!r} is missing", hint=hint)
 
 
 def _shares(configs: Configs) -> Iterator[Finding]:

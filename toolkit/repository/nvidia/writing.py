@@ -14,6 +14,7 @@ from toolkit.checkpoint.architecture import Architecture, read_architecture
 from toolkit.engine import pytorch as pytorch_engine
 from toolkit.engine import tensorrt as tensorrt_engine
 from toolkit.engine.nvidia.target import Target, target_of
+from toolkit.errors import SpecError
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.repository.layout import (
     ALIAS,
@@ -111,6 +112,12 @@ def _write_pytorch(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, st
 
 def _write_tensorrt(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, str]:
     deployment, release = job.deployment, job.target.release
+    if deployment.name == tensorrt.ENSEMBLE:
+        raise SpecError(
+            f"{deployment.name!r} is NVIDIA's own ensemble in this runtime's repository",
+            where="name",
+            hint="choose another name; clients may call either",
+        )
     paths = {name: _paths(job, name) for name in (tensorrt.TARGET, tensorrt.DRAFT)}
     share = draft_share(job.engine, job.arch)
     models = tensorrt.tensorrt_models(

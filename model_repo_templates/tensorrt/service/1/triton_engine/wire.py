@@ -73,7 +73,8 @@ def inputs(
         arrays["lora_task_id"] = _one(task_id, np.uint64)
     if request.guide is not None:
         arrays["guided_decoding_guide_type"] = _text(request.guide.kind)
-        arrays["guided_decoding_guide"] = _text(request.guide.text)
+        if request.guide.text:
+            arrays["guided_decoding_guide"] = _text(request.guide.text)
     return arrays | choice(sampling)
 
 
