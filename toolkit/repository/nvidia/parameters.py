@@ -74,18 +74,8 @@ def engine_parameters(
     Raises:
         UnsupportedError: the release has no parameter for what a field asks.
     """
-    model = release.triton_model("tensorrt_llm")
     share = _share(deployment, role, draft_share)
-    values: dict[str, str] = {
-        each.name: each.fixed for each in model.parameters if each.fixed is not None
-    }
-    values |= _STATISTICS
-    values["gpt_model_type"] = "inflight_fused_batching"
-    values["gpt_model_path"] = str(paths.engine)
-    values["max_beam_width"] = "1"
-    values["exclude_input_in_output"] = "true"
-    # Sums of logarithms as they are, not divided by the length.
-    values["normalize_log_probs"] = "false"
+    values = _constants(release, paths)
     for field in _ALWAYS:
         values |= _named(deployment, field, release)
     values |= dict(_cache(deployment, arch, release, resolved, share))
@@ -95,11 +85,28 @@ def engine_parameters(
         values |= dict(_speculation(deployment, release))
         values |= dict(_lora(deployment, release, paths))
         values |= dict(_guides(deployment, release, paths))
+    model = release.triton_model("tensorrt_llm")
     for name, text in values.items():
         wrong = model.parameter(name).problem(text)
         if wrong:
             raise refusal("engine", f"{release.title}: parameter {name} {wrong}", "remove it")
     return tuple(sorted(values.items()))
+
+
+def _constants(release: Release, paths: EnginePaths) -> dict[str, str]:
+    """What no field of the deployment file changes."""
+    model = release.triton_model("tensorrt_llm")
+    fixed = {each.name: each.fixed for each in model.parameters if each.fixed is not None}
+    return {
+        **fixed,
+        **_STATISTICS,
+        "gpt_model_type": "inflight_fused_batching",
+        "gpt_model_path": str(paths.engine),
+        "max_beam_width": "1",
+        "exclude_input_in_output": "true",
+        # Sums of logarithms as they are, not divided by the length.
+        "normalize_log_probs": "false",
+    }
 
 
 _PART: Literal["triton_parameters"] = "triton_parameters"

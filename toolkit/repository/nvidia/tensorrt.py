@@ -76,39 +76,45 @@ def tensorrt_models(
     Raises:
         UnsupportedError: the release has no parameter for what a field asks.
     """
-    drafting = isinstance(deployment.engine.speculation, DraftModel)
-
-    def backend(name: str, parameters: tuple[tuple[str, str], ...]) -> ModelView:
-        table = release.triton_model(TARGET)
-        return ModelView(
-            name=name,
-            backend=table.backend,
-            max_batch_size=deployment.engine.limits.max_batch_size,
-            instances=deployment.serving.replicas,
-            inputs=of_release(table.inputs),
-            outputs=of_release(table.outputs, direction="output"),
-            parameters=parameters,
-            queue=engine_queue(deployment),
-        )
-
     target = engine_parameters(
         deployment, arch, release, resolved, paths[TARGET], draft_share=draft_share
     )
     draft = None
-    if drafting:
+    if isinstance(deployment.engine.speculation, DraftModel):
         settings = engine_parameters(
-            deployment, arch, release, resolved, paths[DRAFT], role="draft",
+            deployment,
+            arch,
+            release,
+            resolved,
+            paths[DRAFT],
+            role="draft",
             draft_share=draft_share,
-        )  # fmt: skip
-        draft = backend(DRAFT, settings)
+        )
+        draft = _backend(deployment, release, DRAFT, settings)
     return TensorRTModels(
         service=_service(deployment),
-        target=backend(TARGET, target),
+        target=_backend(deployment, release, TARGET, target),
         draft=draft,
         bls=_bls(deployment, release),
         ensemble=_ensemble(deployment, release),
         preprocessing=_text_model(deployment, release, PREPROCESSING),
         postprocessing=_text_model(deployment, release, POSTPROCESSING),
+    )
+
+
+def _backend(
+    deployment: Deployment, release: Release, name: str, parameters: tuple[tuple[str, str], ...]
+) -> ModelView:
+    table = release.triton_model(TARGET)
+    return ModelView(
+        name=name,
+        backend=table.backend,
+        max_batch_size=deployment.engine.limits.max_batch_size,
+        instances=deployment.serving.replicas,
+        inputs=of_release(table.inputs),
+        outputs=of_release(table.outputs, direction="output"),
+        parameters=parameters,
+        queue=engine_queue(deployment),
     )
 
 
