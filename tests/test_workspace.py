@@ -176,6 +176,7 @@ def test_peak_memory_is_that_of_the_stage(workspace: Workspace) -> None:
     def hungry(_: Path) -> None:
         block = bytearray(300_000_000)
         block[::4096] = b"x" * len(block[::4096])
+        time.sleep(1)
 
     def child(_: Path) -> None:
         hog = "import time; b = bytearray(300_000_000); b[::4096] = b'x' * 73243; time.sleep(1)"
@@ -189,6 +190,14 @@ def test_peak_memory_is_that_of_the_stage(workspace: Workspace) -> None:
     ]
     assert peaks[0] > peaks[1] + 200_000_000
     assert peaks[2] > peaks[1] + 200_000_000
+
+
+def test_an_earlier_peak_does_not_count_where_the_mark_cannot_be_reset(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.workspace.memory._high_water", lambda: 1 << 50)
+    built = workspace.produce("thing", INPUTS, fill, progress=Silent())
+    assert built.manifest.peak_memory_bytes < 1 << 50
 
 
 def test_two_threads_build_once(workspace: Workspace) -> None:

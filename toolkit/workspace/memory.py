@@ -16,18 +16,20 @@ class MemoryPeak:
     """Measures from ``with`` on; read :attr:`bytes` afterwards.
 
     The kernel's own high-water mark is reset at the start, so that the peak of an earlier stage
-    does not count; children are seen by sampling ten times a second, so one that lives shorter
-    may be missed.
+    does not count; where a sandbox forbids the reset, the mark counts only once it has risen.
+    Everything else is seen by sampling ten times a second, so what lives shorter may be missed.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
+        self._mark_before = 0
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True, name="memory")
 
     def __enter__(self) -> MemoryPeak:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
+        self._mark_before = _high_water()
         self._sampler.start()
         return self
 
@@ -39,7 +41,8 @@ class MemoryPeak:
     ) -> None:
         self._stop.set()
         self._sampler.join()
-        self.bytes = max(self.bytes, _tree_bytes(), _high_water())
+        mark = _high_water()
+        self.bytes = max(self.bytes, _tree_bytes(), mark if mark > self._mark_before else 0)
 
     def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_S):
