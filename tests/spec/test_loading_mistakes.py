@@ -207,6 +207,20 @@ WRONG_VALUES = {
         "hf://owner/name@revision, a directory, a .gguf file, or sample:NAME.",
         head="",
     ),
+    "gateway on a port of the server": Case(
+        "gateway: {port: 8001}",
+        3,
+        17,
+        "gateway and grpc both use port 8001",
+        "give each its own port, or 0 for a free one",
+    ),
+    "gateway open to everybody": Case(
+        "gateway: {host: 0.0.0.0}",
+        3,
+        17,
+        "0.0.0.0 opens the gateway to the network without API keys",
+        "write keys: FILE (toolkit keys add makes one), or listen on 127.0.0.1",
+    ),
     "no classes": Case("scheduling: {classes: {}}", 3, 23, "scheduling.classes must not be empty"),
     "a class name": Case(
         "scheduling: {classes: {Fast Lane: {}}}",
@@ -347,7 +361,7 @@ UNKNOWN_KEYS = {
         3,
         1,
         "unknown key on",
-        "known here: engine, model, name, quantization, scheduling, serving",
+        "known here: engine, gateway, model, name, quantization, scheduling, serving",
     ),
     "in a class": Case(
         "scheduling: {classes: {a: {ttft: 3}}}",

@@ -23,6 +23,7 @@ from toolkit.spec.models import (
     DraftSource,
     Eagle3,
     Engine,
+    Gateway,
     KvCache,
     Limits,
     Lookahead,
@@ -34,6 +35,7 @@ from toolkit.spec.models import (
     RequestClass,
     Scheduling,
     Serving,
+    Tls,
 )
 from toolkit.spec.writing import scalar, to_yaml
 
@@ -130,7 +132,7 @@ def deployments(draw: st.DrawFn) -> Deployment:
         serving=Serving(
             gpus=tuple(range(parts)) if engine.runtime != "auto" or parts > replicas else (0,),
             replicas=replicas,
-            ports=Ports(http=0, grpc=draw(st.integers(9000, 65535)), metrics=0),
+            ports=Ports(http=0, grpc=draw(st.integers(9001, 65535)), metrics=0),
             ready_timeout=draw(positive),
             drain_timeout=draw(st.floats(0, 1e6)),
             default_deadline=draw(maybe(positive)),
@@ -139,10 +141,26 @@ def deployments(draw: st.DrawFn) -> Deployment:
             classes=draw(
                 st.dictionaries(
                     class_names,
-                    st.builds(RequestClass, weight=st.integers(1, 1000), ttft_ms=maybe(positive)),
+                    st.builds(
+                        RequestClass,
+                        weight=st.integers(1, 1000),
+                        ttft_ms=maybe(positive),
+                        max_wait=maybe(positive),
+                        max_running=maybe(st.integers(1, 99)),
+                    ),
                     min_size=1,
                     max_size=4,
                 )
+            ),
+            policy=draw(st.sampled_from(["latency_aware", "fcfs"])),
+        ),
+        gateway=draw(
+            st.builds(
+                Gateway,
+                keys=maybe(texts),
+                tls=maybe(st.builds(Tls, certificate=texts, key=texts)),
+                max_body=st.integers(1024, 2**40),
+                replicas=st.just(("gpu-2:8001/8002", "[::1]:8001")),
             )
         ),
     )

@@ -18,6 +18,11 @@ from toolkit.spec.engine import Limits as Limits
 from toolkit.spec.engine import Parallelism as Parallelism
 from toolkit.spec.engine import Release as Release
 from toolkit.spec.engine import Runtime as Runtime
+from toolkit.spec.gateway import Gateway as Gateway
+from toolkit.spec.gateway import Host
+from toolkit.spec.gateway import RequestClass as RequestClass
+from toolkit.spec.gateway import Scheduling as Scheduling
+from toolkit.spec.gateway import Tls as Tls
 from toolkit.spec.section import Looks, as_tuple, refuse
 from toolkit.spec.section import Names as Names
 from toolkit.spec.section import Section as Section
@@ -44,18 +49,10 @@ def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Index = Annotated[int, Field(ge=0, le=1023)]
-ClassName = Annotated[
-    str,
-    Field(pattern=r"^[a-z]([a-z0-9_-]{0,30}[a-z0-9])?$"),
-    Looks("1 to 32 lower-case letters, digits, - or _, beginning with a letter"),
-]
 ServiceName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"),
     Looks("1 to 63 lower-case letters, digits, - or _, with a letter or digit at both ends"),
-]
-Host = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9._:%-]+$"), Looks("an address or a host name, without a port")
 ]
 
 
@@ -202,33 +199,6 @@ class Serving(Section):
     )
 
 
-class RequestClass(Section):
-    """One class of requests and its latency target."""
-
-    weight: int = Field(
-        default=1, ge=1, le=1000, description="Share of the engine under load, against others."
-    )
-    ttft_ms: float | None = Field(
-        default=None, gt=0, description="Target for the time to the first token, milliseconds."
-    )
-    itl_ms: float | None = Field(
-        default=None, gt=0, description="Target for the time between tokens, milliseconds."
-    )
-
-
-class Scheduling(Section):
-    """Request classes; the first listed is the default one."""
-
-    classes: dict[ClassName, RequestClass] = Field(
-        default_factory=lambda: {
-            "interactive": RequestClass(weight=8, ttft_ms=500),
-            "batch": RequestClass(weight=1, ttft_ms=20_000),
-        },
-        min_length=1,
-        description="Classes by name, at least one.",
-    )
-
-
 class Deployment(Section):
     """One deployment: everything `build`, `deploy` and `bench` need to know."""
 
@@ -242,6 +212,9 @@ class Deployment(Section):
     scheduling: Scheduling = Field(
         default_factory=Scheduling, description="Request classes and their latency targets."
     )
+    gateway: Gateway = Field(
+        default=Gateway(), description="The OpenAI-compatible API in front of the server."
+    )
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Deployment:
@@ -252,6 +225,18 @@ class Deployment(Section):
                 hint=f"choose another, such as {self.name}-service",
             )
         return self
+
+    @model_validator(mode="after")
+    def _gateway_has_a_port(self) -> Deployment:
+        ports, port = self.serving.ports, self.gateway.port
+        taken = {ports.http: "http", ports.grpc: "grpc", ports.metrics: "metrics"}
+        if not self.gateway.enabled or not port or port not in taken:
+            return self
+        raise refuse(
+            f"gateway and {taken[port]} both use port {port}",
+            fields=("gateway.port", f"serving.ports.{taken[port]}"),
+            hint="give each its own port, or 0 for a free one",
+        )
 
     @model_validator(mode="after")
     def _every_replica_has_gpus(self) -> Deployment:
