@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
         "tensorrt",
         quantization=formats("int4_awq"),
         gpu=B200,
-        hint="nvfp4",
+        hint="engine.runtime: pytorch",
     ),
     "smooth quantization on Blackwell": Case(
         "quantization.weights", "tensorrt", quantization=formats("int8_sq"), gpu=B200
@@ -410,6 +410,13 @@ def test_what_cannot_work_is_refused_by_name(case: Case) -> None:
     assert (error.where or "") == case.where, error
     assert error.hint, error
     assert case.hint in error.hint
+
+
+@pytest.mark.parametrize("name", ["1.2.1", "1.4.0rc1"])
+def test_no_hint_leads_into_the_next_refusal(name: str) -> None:
+    """SmoothQuant engines are refused on Blackwell, and newer releases have no engines."""
+    case = Case("quantization.weights", quantization=formats("int8_sq"), gpu=B200, release=name)
+    assert "tensorrt" not in (refused(case).hint or "")
 
 
 def test_the_matrix_is_large_enough() -> None:

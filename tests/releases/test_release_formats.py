@@ -62,6 +62,20 @@ def test_what_does_not_work_is_said_in_words(
     assert reason in found.reason
 
 
+@pytest.mark.parametrize("capability", [(10, 0), (10, 3)])
+def test_engines_on_data_centre_blackwell_have_no_integers(capability: tuple[int, int]) -> None:
+    """tensorrt_llm/builder.py raises there, whatever the support matrix says of Blackwell."""
+    for known in known_releases():
+        for row in known.formats:
+            if row.runtime != "tensorrt" or row.capability != capability:
+                continue
+            assert not {"int4_awq", "w4a8_awq", "int8_sq"} & set(row.weights), known.version
+            assert "int8" not in row.kv_cache
+            assert {"fp8", "nvfp4"} <= set(row.weights)
+    found = verdict("int4_awq", "none", capability, "tensorrt")
+    assert found.alternatives[0] == Combination("pytorch", "int4_awq", "none")
+
+
 def test_the_nearest_alternative_changes_least() -> None:
     int8 = verdict("int8_sq", "none", HOPPER, "pytorch")
     assert int8.alternatives[0] == Combination("tensorrt", "int8_sq", "none")
