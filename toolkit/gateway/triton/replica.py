@@ -1,0 +1,180 @@
+"""Answers of one Triton over gRPC streaming, one call a request.
+
+A decoupled model's last response carries the parameter ``triton_final_response``
+(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/decoupled_models.html).
+Cancelling a call that has just ended can keep a model loaded for ever in Triton 2.51, so a
+call whose last response is in is read to its end instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from toolkit.gateway.triton import tensors
+from toolkit.gateway.triton.failure import ReplicaFailure, understand
+from toolkit.gateway.work import Piece, Work
+from toolkit.serving.metrics import Load, Metrics, parse
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+_END_TIMEOUT = 5.0
+
+
+class TritonReplica:
+    """One server that serves a deployment.
+
+    Args:
+        address: ``host:port`` of its gRPC.
+        metrics_address: ``host:port`` of its metrics; None: nothing is known of its load.
+        model: The deployment's name.
+    """
+
+    def __init__(self, address: str, metrics_address: str | None, model: str) -> None:
+        self.address = address
+        self.model = model
+        self._metrics_address = metrics_address
+        self._inputs: dict[str, tuple[str, int]] = {}
+        self._outputs: frozenset[str] = frozenset()
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def open(self, timeout: float) -> None:
+        """Connect, and learn the model's tensors.
+
+        Raises:
+            ReplicaFailure: not reachable within ``timeout`` seconds, or the model is not there.
+        """
+        import grpc
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        self._pb: Any = service_pb2
+        self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        await self.learn(timeout)
+
+    async def learn(self, timeout: float) -> None:
+        """Ask for the model's tensors; also the way to see that it is back.
+
+        Raises:
+            ReplicaFailure: it does not say.
+        """
+        import grpc
+
+        question = self._pb.ModelMetadataRequest(name=self.model)
+        try:
+            found = await self._stub.ModelMetadata(question, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        self._inputs = {each.name: (each.datatype, len(each.shape)) for each in found.inputs}
+        self._outputs = frozenset(each.name for each in found.outputs)
+
+    @property
+    def guided(self) -> bool:
+        """Whether its engine guides decoding."""
+        return "guided_decoding_guide_type" in self._inputs
+
+    async def ready(self, timeout: float) -> bool:
+        """Whether it would take a request."""
+        import grpc
+
+        try:
+            question = self._pb.ModelReadyRequest(name=self.model)
+            answer = await self._stub.ModelReady(question, timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def load(self, timeout: float) -> Load | None:
+        """What its engine is doing; None without metrics."""
+        text = await _get(self._metrics_address, timeout) if self._metrics_address else None
+        return Load.of(_of(parse(text), self.model)) if text is not None else None
+
+    async def generate(
+        self, work: Work, deadline_s: float | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """Pieces of the answer, the last one final. Closing it cancels the request.
+
+        Raises:
+            ReplicaFailure: it failed; another replica may not.
+            GatewayError: the request itself is at fault, or its time is over.
+        """
+        import grpc
+
+        message = tensors.request(self._pb, work, self._inputs, self._outputs, deadline_s)
+        call = self._stub.ModelStreamInfer(_once(message))
+        complete = False
+        try:
+            async for response in call:
+                if response.error_message:
+                    complete = True
+                    raise understand(response.error_message, self._inputs)
+                answer = response.infer_response
+                if answer.parameters[tensors.FINAL_FLAG].bool_param:
+                    complete = True
+                    yield tensors.final(answer)
+                    return
+                if answer.raw_output_contents:
+                    yield tensors.piece(answer)
+        except grpc.aio.AioRpcError as error:
+            complete = True
+            raise _failure(error) from None
+        finally:
+            self._end(call, complete)
+        raise ReplicaFailure("server", "the answer ended without its last part")
+
+    async def close(self) -> None:
+        """Let go of the connection; what still runs on it is cancelled."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=_END_TIMEOUT)
+        await self._channel.close()
+
+    def _end(self, call: Any, complete: bool) -> None:
+        if not complete:
+            call.cancel()
+            return
+        task = asyncio.ensure_future(_read_out(call))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+
+async def _once(message: Any) -> AsyncGenerator[Any, None]:
+    yield message
+
+
+async def _read_out(call: Any) -> None:
+    import grpc
+
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        try:
+            await asyncio.wait_for(call.code(), _END_TIMEOUT)
+        except asyncio.TimeoutError:
+            call.cancel()
+
+
+async def _get(address: str, timeout: float) -> str | None:
+    from toolkit.serving import probe
+
+    url = f"http://{address}/metrics"
+    status, body = await asyncio.to_thread(probe.get, url, timeout)
+    return body.decode(errors="replace") if status == 200 else None
+
+
+def _of(metrics: Metrics, model: str) -> Metrics:
+    """The samples of one model: a server may have several."""
+    return Metrics(each for each in metrics.samples if each.label("model") in ("", model))
+
+
+def _failure(error: Any) -> ReplicaFailure:
+    import grpc
+
+    gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return ReplicaFailure(
+        "connection" if gone else "server", error.details() or str(error.code().name)
+    )
