@@ -37,6 +37,7 @@ def test_the_new_file_goes_to_stdout_and_the_report_to_stderr(
     assert "NO COUNTERPART: engine.speculation" in err
     assert "eagle3" in err
     assert "serving.image" in err
+    assert "MEANS SOMETHING ELSE: engine.cuda_graphs.enabled: absent" in err
     assert file.read_text() == FILE
 
 
@@ -53,6 +54,7 @@ def test_the_new_file_is_written_and_can_be_planned(
         "engine.release",
         "engine.speculation",
     }
+    assert [each["field"] for each in told["meanings"]] == ["engine.cuda_graphs.enabled"]
     assert new.read_text() == told["text"]
     assert run(["plan", str(new), "--model-config", str(config)]) == 0
     assert run(words) == 2  # it is there already

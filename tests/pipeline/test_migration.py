@@ -190,6 +190,20 @@ def test_what_has_no_counterpart_is_marked(file: Path) -> None:
     }
 
 
+def test_what_means_something_else_without_a_changed_line_is_said(file: Path) -> None:
+    """Absent, CUDA graphs are off in engines and on in the LLM API."""
+    absent = migrated(file, ENGINES["plain"], "1.3.0rc27")
+    (told,) = absent.meanings
+    assert told.field == "engine.cuda_graphs.enabled"
+    assert "false" in told.instead
+    assert not any("cuda_graphs" in change.field for change in absent.changes)
+    for given in ("true", "false"):
+        body = f"engine: {{runtime: tensorrt, cuda_graphs: {{enabled: {given}}}}}\n"
+        assert migrated(file, body, "1.3.0rc27").meanings == ()
+    served = migrated(file, "engine: {runtime: pytorch, release: 1.2.1}\n", "1.3.0rc27")
+    assert served.meanings == ()
+
+
 def test_formats_without_kernels_become_the_nearest_of_the_card(file: Path) -> None:
     made = migrated(file, ENGINES["smooth quant"], "1.3.0rc27").deployment
     assert (made.quantization.weights, made.quantization.kv_cache) == ("int4_awq", "none")

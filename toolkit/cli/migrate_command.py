@@ -12,6 +12,7 @@ from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from toolkit.pipeline.migration import Change, Migration
+    from toolkit.pipeline.migration_rules import Rule
 
 ToOption = Annotated[
     str, typer.Option("--to", metavar="RELEASE", help="A TensorRT-LLM release, such as 1.3.0rc27.")
@@ -91,6 +92,9 @@ def _plan(path: Path, made: Migration, model_config: Path) -> None:
 def _report(made: Migration, output: Path | None) -> None:
     lines = [f"# {made.deployment.name}: for the LLM API of {made.release.title}"]
     lines += [line for change in made.changes for line in _told(change)]
+    for each in made.meanings:
+        lines.append(f"# MEANS SOMETHING ELSE: {each.field}: absent")
+        lines.append(_reason(each))
     lines += [f"# rebuilt: {each.field}: {each.instead} ({each.source})" for each in made.rebuilt]
     if made.rewritten:
         lines.append("# the file was written anew: its comments are in the old one only")
@@ -113,8 +117,12 @@ def _told(change: Change) -> list[str]:
     mark = "changed" if change.exact else "NO COUNTERPART"
     return [
         f"# {mark}: {change.field}: {before} -> {after}",
-        f"#   {change.rule.gone}; instead: {change.rule.instead} ({change.rule.source})",
+        _reason(change.rule),
     ]
+
+
+def _reason(rule: Rule) -> str:
+    return f"#   {rule.gone}; instead: {rule.instead} ({rule.source})"
 
 
 def _as_json(made: Migration, output: Path | None) -> dict[str, Any]:
@@ -135,6 +143,15 @@ def _as_json(made: Migration, output: Path | None) -> dict[str, Any]:
                 "source": change.rule.source,
             }
             for change in made.changes
+        ],
+        "meanings": [
+            {
+                "field": each.field,
+                "why": each.gone,
+                "instead": each.instead,
+                "source": each.source,
+            }
+            for each in made.meanings
         ],
         "rebuilt": [
             {"what": each.field, "why": each.gone, "instead": each.instead, "source": each.source}

@@ -55,6 +55,7 @@ class Migration:
     Attributes:
         text: The new file, whole.
         changes: In the order in which they were made.
+        meanings: Fields that are absent, before and after, and mean something else now.
         rebuilt: What earlier builds made that is not read any more.
         rewritten: The whole file was written anew: comments are lost.
     """
@@ -63,6 +64,7 @@ class Migration:
     deployment: Deployment
     release: Release
     changes: tuple[Change, ...]
+    meanings: tuple[Rule, ...]
     rebuilt: tuple[Rule, ...]
     rewritten: bool
 
@@ -106,7 +108,20 @@ def migrate(
     else:
         whole = False
     engines = deployment.engine.runtime == "tensorrt"
-    return Migration(edited, wanted, target, changes, rules.REBUILT if engines else (), whole)
+    return Migration(
+        text=edited,
+        deployment=wanted,
+        release=target,
+        changes=changes,
+        meanings=tuple(_meanings(deployment)) if engines else (),
+        rebuilt=rules.REBUILT if engines else (),
+        rewritten=whole,
+    )
+
+
+def _meanings(deployment: Deployment) -> Iterator[Rule]:
+    if deployment.engine.cuda_graphs.enabled is None:
+        yield rules.GRAPHS
 
 
 def _changes(deployment: Deployment, data: Mapping[str, Json], target: Release) -> Iterator[Change]:

@@ -110,7 +110,7 @@ MEDUSA = Rule(
 )
 EAGLE = Rule(
     "engine.speculation",
-    "the LLM API loads no EAGLE-1 and EAGLE-2 heads",
+    "the LLM API of PyTorch loads no EAGLE-1 head",
     "method eagle3 with an EAGLE-3 head trained for the model, draft_model, or ngram",
     SPECULATION,
 )
@@ -156,6 +156,13 @@ IMAGE = Rule(
     "the image holds another release",
     "the release's own Triton image, where one is known",
     TRITON_REMOVAL,
+)
+GRAPHS = Rule(
+    "engine.cuda_graphs.enabled",
+    "engines record no CUDA graphs unless told to, the LLM API does: more GPU memory, and a "
+    "longer start",
+    "set it to false to have it as it was, or measure both (toolkit bench)",
+    ARGUMENTS,
 )
 
 REBUILT = (

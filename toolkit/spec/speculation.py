@@ -68,7 +68,11 @@ class Eagle3(Drafting):
 
 
 class Eagle(Section):
-    """An EAGLE-1 or EAGLE-2 head proposes a tree of tokens (TensorRT engines only)."""
+    """An EAGLE-1 head proposes a fixed tree of tokens (TensorRT engines only).
+
+    The tree that EAGLE-2 grows while it generates cannot be asked for through Triton (NVIDIA's
+    speculative decoding tutorial for the TensorRT-LLM backend).
+    """
 
     method: Literal["eagle"] = "eagle"
     source: str = Field(min_length=1, description="The head's checkpoint, like model.source.")
