@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_pb_utils import Handle, TritonError
+from llm_serving import responses
 from llm_serving.engine_api import FinishReason, Sampling, TokenChunk, Usage
 from llm_serving.request import ParsedRequest, Wishes
 from llm_serving.sender import Sender
@@ -185,6 +186,16 @@ def test_many_streams_keep_their_own_text(harness: Callable[..., Harness]) -> No
     assert {handle.text for handle in handles} == {TEXT}
     assert not run.sender.streams
     assert run.sender.totals.output_tokens == 32 * len(run.tokens)
+
+
+def test_a_refused_request_is_never_asked_about_again(harness: Callable[..., Harness]) -> None:
+    """The watch may have it in hand already when the refusal goes out, the last response."""
+    run = harness()
+    handle = run.open()
+    stream = run.sender.streams[1]
+    run.sender.drop(stream)
+    responses.send_error(handle, "queue is full", TritonError.UNAVAILABLE)
+    assert not stream.cancelled()
 
 
 def test_failing_answers_each_open_request_once(harness: Callable[..., Harness]) -> None:

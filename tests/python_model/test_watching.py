@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -83,6 +84,30 @@ def test_metrics_follow_the_engine_and_send_only_changes() -> None:
     totals.output_tokens += 7
     metrics.update(stats, totals)
     assert MetricFamily.log == [("increment", 7)]
+
+
+def test_a_new_way_to_end_while_metrics_are_read_does_no_harm() -> None:
+    """The sender's thread counts a reason for the first time while the watch goes over them."""
+    metrics, totals = Metrics("m", "1"), Totals()
+    totals.finished.update(("stop", "length"))
+    read = threading.Event()
+
+    def count() -> None:
+        while not read.is_set():
+            totals.finished["cancelled"] += 1
+            del totals.finished["cancelled"]
+
+    counting = threading.Thread(target=count)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    counting.start()
+    try:
+        for _ in range(3000):
+            metrics.update(EngineStats(), totals)
+    finally:
+        read.set()
+        counting.join()
+        sys.setswitchinterval(interval)
 
 
 def test_settings_refuse_unknown_fields(tmp_path: Path) -> None:

@@ -147,5 +147,6 @@ def _counters(stats: EngineStats, totals: Totals) -> Iterator[Value]:
     yield blocks, "looked_up", stats.blocks_looked_up_total
     yield blocks, "reused", stats.blocks_reused_total
     yield "toolkit_llm_preemptions_total", "kv_cache", stats.preemptions_total
-    for reason, count in totals.finished.items():
+    # Copied in one go: the sender's thread may count a reason for the first time meanwhile.
+    for reason, count in list(totals.finished.items()):
         yield "toolkit_llm_requests_total", reason, count

@@ -75,8 +75,9 @@ class Sender:
         self.streams[stream.request_id] = stream
 
     def drop(self, stream: Stream) -> None:
-        """Forget a stream that the engine refused."""
+        """Forget a stream that the engine refused; its caller sends the only response."""
         self.streams.pop(stream.request_id, None)
+        stream.close(lambda: None)
 
     def close(self) -> None:
         """Send what the inbox holds, then end the thread."""
