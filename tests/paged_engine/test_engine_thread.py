@@ -45,7 +45,7 @@ class GatedRunner(HashingRunner):
 class Bench:
     """An engine over the stand-in, and what it handed out."""
 
-    def __init__(self, **overrides: Any) -> None:
+    def __init__(self, *, started: bool = True, **overrides: Any) -> None:
         settings = {
             "max_batch_size": 2,
             "max_input_len": 20,
@@ -59,9 +59,10 @@ class Bench:
         scheduler = Scheduler(config, BlockPool(32, 4, reuse=True))
         self.engine = PagedEngine(config, scheduler, self.runner, NoProposer())  # type: ignore[arg-type]
         self.chunks: dict[int, queue.Queue[TokenChunk]] = {n: queue.Queue() for n in range(20)}
-        self.engine.start(
-            lambda chunks: [self.chunks[c.request_id].put(c) for c in chunks] and None
-        )
+        if started:
+            self.engine.start(
+                lambda chunks: [self.chunks[c.request_id].put(c) for c in chunks] and None
+            )
 
     def submit(
         self, number: int, prompt: tuple[int, ...] = (1, 2), out: int = 5, **more: Any
@@ -153,6 +154,28 @@ def test_cancelling_what_has_ended_does_not_touch_a_later_request(bench: Bench) 
     bench.engine.cancel(0)
     bench.submit(1)
     assert bench.answer(1)[1].finish == "length"
+
+
+def test_a_cancellation_right_after_its_request_is_not_lost() -> None:
+    """Both arrive when the engine has looked for requests and not yet for cancellations."""
+    bench = Bench(started=False)
+    bench.submit(0, out=30)
+    assert bench.engine._wait_for_work()
+    bench.submit(1, out=30)
+    bench.engine.cancel(1)
+    ended = bench.engine._end_overdue()
+    assert bench.engine._wait_for_work()
+    ended += bench.engine._end_overdue()
+    assert [(chunk.request_id, chunk.finish) for chunk in ended] == [(1, "cancelled")]
+
+
+def test_an_idle_engine_reports_nothing_at_work(bench: Bench) -> None:
+    bench.submit(0)
+    bench.answer(0)
+    wait_until(lambda: bench.engine.stats().running == 0)
+    stats = bench.engine.stats()
+    work = (stats.context_requests, stats.context_tokens, stats.generation_requests)
+    assert work == (0, 0, 0)
 
 
 def test_a_deadline_ends_a_request(bench: Bench) -> None:

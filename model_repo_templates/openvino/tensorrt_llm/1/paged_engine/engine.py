@@ -78,13 +78,14 @@ class PagedEngine:
     def stats(self) -> EngineStats:
         """A snapshot; figures may be one step apart from each other."""
         counts, pool = self._stepper.counts, self._scheduler.pool
+        running = len(self._scheduler.running)
         return EngineStats(
-            running=len(self._scheduler.running),
+            running=running,
             waiting=self._scheduler.waiting + len(self._incoming),
             max_batch_size=self._config.max_batch_size,
-            context_requests=counts.context_requests,
-            generation_requests=counts.generation_requests,
-            context_tokens=counts.context_tokens,
+            context_requests=counts.context_requests if running else 0,
+            generation_requests=counts.generation_requests if running else 0,
+            context_tokens=counts.context_tokens if running else 0,
             blocks_max=pool.count,
             blocks_used=pool.used,
             blocks_free=pool.free,
@@ -141,12 +142,17 @@ class PagedEngine:
             while not (self._closing or self._incoming or self._scheduler.everything()):
                 self._cancelled.clear()
                 self._wake.wait()
-            while self._incoming:
-                self._scheduler.add(self._incoming.popleft())
+            self._take_in()
             return not self._closing
+
+    def _take_in(self) -> None:
+        while self._incoming:
+            self._scheduler.add(self._incoming.popleft())
 
     def _end_overdue(self) -> list[TokenChunk]:
         with self._wake:
+            # Whatever is cancelled has come before; its cancellation is looked at once only.
+            self._take_in()
             cancelled, self._cancelled = self._cancelled, set()
         now = time.monotonic()
         chunks = []
@@ -160,8 +166,7 @@ class PagedEngine:
 
     def _end_all(self, reason: str) -> list[TokenChunk]:
         with self._wake:
-            while self._incoming:
-                self._scheduler.add(self._incoming.popleft())
+            self._take_in()
         return [self._end(s, "error", reason) for s in self._scheduler.everything()]
 
     def _end(self, sequence: Sequence, finish: FinishReason, error: str = "") -> TokenChunk:
