@@ -245,6 +245,28 @@ def test_long_prompts_do_not_stall_running_requests() -> None:
         assert running.output_length == expected
 
 
+def test_a_prompt_that_is_never_split_is_not_overtaken_for_ever() -> None:
+    """Short requests keep coming, each of which would fit beside the running ones."""
+    bench = Bench({**LOAD, "chunked": False, "extra_tokens": 0})
+    bench.add(0, (1,), 12)
+    bench.stepper.step()
+    long = bench.add(1, tuple(range(20)), 2)
+    for number in range(2, 30):
+        bench.add(number, (number % 7,), 6)
+        bench.stepper.step()
+    assert long.output_length == 2
+
+
+def test_nobody_is_preempted_for_drafts() -> None:
+    """The older one needs no third block until the younger one has ended and freed two."""
+    bench = Bench({**LOAD, "policy": "max_utilization", "speculation": "draft_model", "blocks": 4})
+    old = bench.add(0, (1, 2, 3, 4, 5, 6, 7), 5)
+    young = bench.add(1, (9, 8, 7, 6, 5), 2)
+    finish(bench)
+    assert (old.output_length, young.output_length) == (5, 2)
+    assert bench.scheduler.preemptions == 0
+
+
 @pytest.mark.parametrize("method", ["ngram", "draft_model"])
 def test_right_drafts_save_steps(method: str) -> None:
     plain, drafting = Bench(LOAD), Bench({**LOAD, "speculation": method})

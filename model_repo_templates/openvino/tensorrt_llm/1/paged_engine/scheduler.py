@@ -93,18 +93,24 @@ class Scheduler:
 
     def _generation(self, sequence: Sequence, drafts: int, work: list[Work]) -> None:
         length = len(sequence.tokens)
-        room = max(0, min(drafts, sequence.limit - length - 1))
-        if sequence in self.running and self._reserve(sequence, length + room):
-            work.append(Work(sequence, sequence.computed, 1, room))
+        if sequence not in self.running or not self._reserve(sequence, length):
+            return
+        # Drafts are a bet: they take free blocks, but nobody is preempted for them.
+        spare = (len(sequence.table) + self.pool.free) * self.pool.tokens_per_block - length
+        room = max(0, min(drafts, sequence.limit - length - 1, spare))
+        self._reserve(sequence, length + room)
+        work.append(Work(sequence, sequence.computed, 1, room))
 
     def _prompt(self, sequence: Sequence, budget: int, work: list[Work]) -> int:
+        """Plan what ``budget`` tokens allow of a prompt; how many of them are gone then."""
         left = len(sequence.tokens) - sequence.computed
         if budget <= 0 or sequence not in self.running:
             return 0
         # What was preempted may have grown past any budget; that alone is always split.
         whole = not self.config.chunked_prefill and left <= self.config.max_num_tokens
         if whole and left > budget:
-            return 0
+            # Later prompts would fit, but if they went first this one might never.
+            return budget
         count = min(left, budget)
         if not self._reserve(sequence, sequence.computed + count):
             return 0
