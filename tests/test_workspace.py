@@ -15,9 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.errors import BuildError, EnvironmentError_
+from toolkit.errors import BuildError, EnvironmentError_, ValidationFailed
 from toolkit.progress import Silent
-from toolkit.workspace import Artifact, Manifest, Workspace, default_root, user_cache_dir
+from toolkit.workspace import (
+    Artifact,
+    Manifest,
+    Workspace,
+    default_root,
+    record_use,
+    user_cache_dir,
+    users_by_key,
+)
 from toolkit.workspace import lock as locks
 
 INPUTS = {"format": "fp8", "upstream": ["a", "b"]}
@@ -172,6 +180,17 @@ def test_full_disk_is_an_environment_error(workspace: Workspace) -> None:
         workspace.produce("thing", INPUTS, build, progress=Silent())
 
 
+def test_a_disk_too_full_for_a_lock_is_an_environment_error(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(locks, "_take", full)
+    with pytest.raises(EnvironmentError_, match="disk is full"):
+        produce(workspace)
+
+
 def test_peak_memory_is_that_of_the_stage(workspace: Workspace) -> None:
     def hungry(_: Path) -> None:
         block = bytearray(300_000_000)
@@ -273,6 +292,99 @@ def test_owner_who_lost_the_lock_publishes_nothing(workspace: Workspace) -> None
     with pytest.raises(BuildError, match="took over"):
         workspace.produce("thing", INPUTS, build, progress=Silent())
     assert workspace.list() == []
+
+
+def _give_up_for_dead(lock: Path) -> None:
+    """Make the lock look like that of a machine that fell silent long ago."""
+    lock.write_text(_owner(host="elsewhere", machine="other-boot/pid:[1]", token="elsewhere"))
+    long_ago = time.time() - locks.SILENT_AFTER_S - 1
+    os.utime(lock, (long_ago, long_ago))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_owner_who_lost_the_lock_spoils_nothing_of_the_one_who_took_it(
+    workspace: Workspace, resume: bool
+) -> None:
+    lost, taken = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def sleeper(directory: Path) -> None:
+        (directory / "begun").write_text("by the sleeper")
+        _give_up_for_dead(next(directory.parent.glob(".*.lock")))
+        lost.set()
+        assert taken.wait(30)
+        (directory / "weights.bin").write_text("of the sleeper")
+
+    def sleep_and_wake() -> None:
+        try:
+            workspace.produce("thing", INPUTS, sleeper, progress=Silent(), resume=resume)
+        except BuildError as error:
+            failures.append(error)
+
+    sleeping = threading.Thread(target=sleep_and_wake)
+    sleeping.start()
+    assert lost.wait(30)
+    found: list[bool] = []
+
+    def build(directory: Path) -> None:
+        found.append((directory / "begun").exists())
+        fill(directory)
+        taken.set()
+        sleeping.join(30)
+
+    artifact = workspace.produce("thing", INPUTS, build, progress=Silent(), resume=resume)
+    assert ["took over" in str(failure) for failure in failures] == [True]
+    assert found == [resume]
+    assert workspace.verify(artifact) == []
+    assert (artifact.path / "weights.bin").stat().st_size == 256_000
+    assert not list(workspace.root.glob("thing/.*.partial"))
+
+
+def test_a_directory_without_a_readable_manifest_is_seen_and_pruned(workspace: Workspace) -> None:
+    kept, torn = produce(workspace), produce(workspace, format="int4")
+    (torn.path / "manifest.json").write_text("{")
+    run = workspace.root / "run" / "0123456789abcdef"  # a deployment may be called so
+    run.mkdir(parents=True)
+    assert workspace.unreadable() == [torn.path]
+    pruned = workspace.prune({kept.key})
+    assert pruned.leftovers == (torn.path,)
+    assert pruned.bytes > 256_000
+    assert not torn.path.exists()
+    assert run.exists()
+    assert workspace.verify(kept) == []
+
+
+def test_a_workspace_that_cannot_be_written_is_an_environment_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentError_, match="cannot be written") as caught:
+        produce(Workspace(tmp_path / "file" / "ws"))
+    assert "TOOLKIT_WORKSPACE" in str(caught.value.hint)
+
+
+def test_a_damaged_record_of_use_is_told_and_nothing_is_pruned_for_it(workspace: Workspace) -> None:
+    record_use(workspace.root, "chat", [produce(workspace).key])
+    record = workspace.root / "uses" / "chat.json"
+    for damage in ("", "[]", '{"keys": 3}'):
+        record.write_text(damage)
+        with pytest.raises(ValidationFailed, match="damaged") as caught:
+            users_by_key(workspace.root)
+        assert caught.value.where == str(record)
+
+
+def test_where_processes_cannot_be_looked_up_a_live_owner_keeps_its_lock(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = _lock_file(workspace)
+    monkeypatch.setattr(locks, "_PROCESSES", tmp_path / "hidden")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    path.write_text(_owner(pid=gone.pid))
+    assert locks.live_owner(path) is None
+    path.write_text(_owner())
+    assert locks.live_owner(path) is not None
+    long_ago = time.time() - locks.SILENT_AFTER_S - 1
+    os.utime(path, (long_ago, long_ago))
+    assert locks.live_owner(path) is None
 
 
 def test_prune_keeps_what_it_is_told_and_what_is_being_built(workspace: Workspace) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from toolkit.cli.app import run
 from toolkit.progress import Silent
+from toolkit.serving import procfs
+from toolkit.serving.state import RunDirectory, RunState, Status, now
 from toolkit.workspace import Artifact, Workspace, record_use, users_by_key
 
 
@@ -62,6 +66,49 @@ def test_verify_exits_5_and_says_how_to_mend(
     assert "data was changed" in found[str(damaged.path)][0]
     assert json.loads(err)["error"]["details"] == [f"rm -r {damaged.path}"]
     assert run(["artifacts", "verify", "-q", intact.key[:8]]) == 0
+
+
+def test_an_artifact_without_a_manifest_is_damaged_and_pruned(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = make(workspace, 1)
+    (torn.path / "manifest.json").unlink()
+    assert run(["artifacts", "verify", "-q", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {str(torn.path): ["manifest.json is missing or unreadable"]}
+    assert json.loads(err)["error"]["details"] == [f"rm -r {torn.path}"]
+    assert run(["artifacts", "verify", "-q"]) == 5
+    assert run(["artifacts", "verify", "-q", torn.key[:8]]) == 5
+    assert run(["artifacts", "prune"]) == 0
+    assert not torn.path.exists()
+    assert run(["artifacts", "verify", "-q"]) == 0
+
+
+@pytest.mark.parametrize(("status", "kept"), [("ready", True), ("stopped", False)])
+def test_prune_keeps_what_a_running_server_reads(
+    workspace: Workspace, status: Status, kept: bool
+) -> None:
+    served, unused = make(workspace, 1), make(workspace, 2)
+    directory = RunDirectory(workspace.root, "chat")
+    directory.create()
+    started = procfs.start_time(os.getpid())
+    assert started is not None
+    directory.write(
+        RunState(
+            name="chat",
+            status=status,
+            machine=socket.gethostname(),
+            supervisor_pid=os.getpid(),
+            supervisor_start=started,
+            repository=str(served.path / "repository"),
+            repository_digest=served.key,
+            plan_fingerprint="",
+            launched_at=now(),
+        )
+    )
+    assert run(["artifacts", "prune", "--all"]) == 0
+    assert served.path.exists() is kept
+    assert not unused.path.exists()
 
 
 def test_verify_of_an_unknown_key_exits_2(workspace: Workspace) -> None:

@@ -165,6 +165,27 @@ def test_the_state_of_another_request_is_not_continued(
     assert found == [False, True, True]
 
 
+def test_the_state_is_continued_where_its_directory_was_renamed(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever takes over an interrupted build takes its directory under another name.
+    found, states = [], []
+
+    def fails(job: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        states.append(Path(request["out"]) / "state.pt")
+        found.append(states[-1].exists())
+        states[-1].touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draft, "run_job", fails)
+    for name in ("first", "second"):
+        with pytest.raises(KeyboardInterrupt):
+            derive_draft(small_checkpoint, 1, 2, FEW, tmp_path / name, progress=Silent())
+        (tmp_path / "first").exists() and (tmp_path / "first").rename(tmp_path / "second")
+    assert found == [False, True]
+    assert states[1].parent.parent == tmp_path / "second"
+
+
 @pytest.mark.parametrize("layers", [0, 4, 5])
 def test_a_draft_must_be_smaller(small_arch: Architecture, layers: int) -> None:
     with pytest.raises(UnsupportedError, match="no smaller"):

@@ -12,8 +12,8 @@ from toolkit.cli.output import print_json, print_table
 from toolkit.cli.progress import command_progress
 from toolkit.errors import SpecError, ValidationFailed
 from toolkit.spec.units import format_duration, format_size
-from toolkit.workspace import Workspace, default_root, users_by_key
-from toolkit.workspace.manifest import SHORT_KEY
+from toolkit.workspace import Artifact, Workspace, default_root, users_by_key
+from toolkit.workspace.manifest import MANIFEST, SHORT_KEY
 
 DirOption = Annotated[
     Path | None,
@@ -83,7 +83,12 @@ def verify(
         for artifact in store.list()
         if not keys or any(artifact.key.startswith(key) for key in keys)
     ]
-    if keys and not chosen:
+    torn = [
+        path
+        for path in store.unreadable()
+        if not keys or any(path.name.startswith(key[:SHORT_KEY]) for key in keys)
+    ]
+    if keys and not chosen and not torn:
         raise SpecError(
             f"no artifact has a key that begins with {' or '.join(keys)}",
             where=str(store.root),
@@ -91,31 +96,32 @@ def verify(
         )
     with command_progress(quiet=quiet) as progress:
         problems = {artifact.path: store.verify(artifact, progress) for artifact in chosen}
+    problems |= {path: [f"{MANIFEST} is missing or unreadable"] for path in torn}
     if json:
         print_json({str(path): found for path, found in problems.items()})
     else:
-        print_table(
-            "",
-            ("stage", "key", "files", "state"),
-            (
-                (
-                    artifact.kind,
-                    artifact.key[:SHORT_KEY],
-                    len(artifact.manifest.files),
-                    "; ".join(problems[artifact.path][:3]) or "intact",
-                )
-                for artifact in chosen
-            ),
-            right="files",
-        )
+        _print_states(chosen, problems)
     damaged = [path for path, found in problems.items() if found]
     if damaged:
         raise ValidationFailed(
-            f"{len(damaged)} of {len(chosen)} artifacts are damaged",
+            f"{len(damaged)} of {len(problems)} artifacts are damaged",
             where=str(store.root),
             hint="delete them; the next build makes them again",
             details=[f"rm -r {path}" for path in damaged],
         )
+
+
+def _print_states(chosen: list[Artifact], problems: dict[Path, list[str]]) -> None:
+    files = {artifact.path: len(artifact.manifest.files) for artifact in chosen}
+    print_table(
+        "",
+        ("stage", "key", "files", "state"),
+        (
+            (path.parent.name, path.name, files.get(path, "?"), "; ".join(found[:3]) or "intact")
+            for path, found in problems.items()
+        ),
+        right="files",
+    )
 
 
 def prune(
@@ -126,9 +132,12 @@ def prune(
     workspace: DirOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove what no deployment's latest build uses, and what killed builds left behind."""
+    """Remove what no deployment's latest build uses, and what killed builds left behind.
+
+    What a running server reads stays in any case.
+    """
     store = _open(workspace)
-    keep = set() if everything else set(users_by_key(store.root))
+    keep = _served(store.root) | (set() if everything else set(users_by_key(store.root)))
     done = store.prune(keep, dry_run=dry_run)
     if json:
         print_json(
@@ -146,6 +155,18 @@ def prune(
     for path in done.leftovers:
         typer.echo(f"{verb} {path} (unfinished)")
     typer.echo(f"{verb} {format_size(done.bytes)} in all")
+
+
+def _served(root: Path) -> set[str]:
+    """Keys of the repositories that servers run from: their large files are links into these."""
+    from toolkit.serving.state import ENDED, run_directories
+
+    states = [directory.read() for directory in run_directories(root)]
+    return {
+        state.repository_digest
+        for state in states
+        if state and state.alive and state.status not in ENDED
+    }
 
 
 def _open(root: Path | None) -> Workspace:

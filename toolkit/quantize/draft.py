@@ -55,11 +55,11 @@ def derive_draft(
         "layers": layers,
         "steps": steps,
         "calibration": calibration.model_dump(mode="json"),
-        "out": str(work.resolve()),
         "seed": seed,
     }
     _continue_only(work, request)
-    report = DraftReport.from_json(run_job("derive_draft", request, progress=progress))
+    placed = {**request, "out": str(work.resolve())}
+    report = DraftReport.from_json(run_job("derive_draft", placed, progress=progress))
     for file in sorted((work / "out").iterdir()):
         file.replace(out / file.name)
     shutil.rmtree(work)

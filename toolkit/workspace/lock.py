@@ -1,8 +1,9 @@
 """Who is building an artifact right now: a lock file that says so and outlives nobody.
 
 The file holds the owner; the owner touches it while it works. A process of this machine is
-checked by its number and start time, so a reused number fools nobody; one of another machine
-or container is given up when it has not touched the file for :data:`SILENT_AFTER_S`. Taking,
+checked by its number and start time, so a reused number fools nobody; one that cannot be looked
+at (another machine, container or, with a hidden ``/proc``, user) is given up when it has not
+touched the file for :data:`SILENT_AFTER_S`. Taking,
 stealing and releasing happen under a short ``flock``, so that two who see the same dead owner
 cannot both inherit.
 """
@@ -30,6 +31,10 @@ SILENT_AFTER_S = 120.0
 HEARTBEAT_S = 5.0
 POLL_S = 0.1
 REMIND_S = 60.0
+GUARD = ".guard"
+"""File of every folder that has locks: held for the moment in which one changes hands."""
+
+_PROCESSES = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,15 @@ def ensure_held(lock: Lock, what: str) -> None:
         )
 
 
+def prepare(folder: Path) -> None:
+    """Make sure that locks can be taken in ``folder``.
+
+    Raises:
+        OSError: they cannot.
+    """
+    (folder / GUARD).open("a").close()
+
+
 def live_owner(path: Path) -> Owner | None:
     """Who holds ``path`` and is alive, if anybody."""
     with _guard(path):
@@ -136,7 +150,7 @@ def _heartbeat(path: Path, stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _guard(path: Path) -> Iterator[None]:
-    guard = path.parent / ".guard"
+    guard = path.parent / GUARD
     with guard.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -150,7 +164,7 @@ def _read(path: Path) -> Owner | None:
 
 
 def _alive(owner: Owner, path: Path) -> bool:
-    if owner.machine == _machine():
+    if owner.machine == _machine() and not _hidden(owner.pid):
         return _start_time(owner.pid) == owner.started
     try:
         return time.time() - path.stat().st_mtime < SILENT_AFTER_S
@@ -170,9 +184,22 @@ def _machine() -> str:
 def _start_time(pid: int) -> str | None:
     """Clock ticks since boot at which ``pid`` began; None for one that is gone or a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (_PROCESSES / str(pid) / "stat").read_text()
     except OSError:
         return None
     # The name in parentheses may itself hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _hidden(pid: int) -> bool:
+    """Whether ``pid`` runs but cannot be looked at: another user's, or a system without /proc."""
+    if os.access(_PROCESSES / str(pid) / "stat", os.R_OK):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import re
@@ -36,7 +37,7 @@ from toolkit.workspace.manifest import (
 from toolkit.workspace.memory import MemoryPeak
 
 _NAME = re.compile(rf"^[0-9a-f]{{{SHORT_KEY}}}$")
-_LEFTOVER = re.compile(rf"^\.(?P<name>[0-9a-f]{{{SHORT_KEY}}})\.(partial|trash-.*)$")
+_LEFTOVER = re.compile(rf"^\.[0-9a-f]{{{SHORT_KEY}}}\.(.*partial|trash-.*)$")
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,35 @@ class Workspace:
             resume: Keep what a failed or killed ``build`` left and hand it to the next one.
 
         Raises:
-            EnvironmentError_: the disk is full.
+            EnvironmentError_: the disk is full, or the workspace cannot be written.
             BuildError: another process took over the lock meanwhile.
             Exception: whatever ``build`` raises; nothing stays, unless ``resume``.
         """
         key = artifact_key(kind, inputs)
         if found := self.find(kind, key):
             return found
-        what = f"{kind} {key[:SHORT_KEY]}"
         self._prepare(kind)
+        try:
+            return self._build(kind, key, inputs, build, progress, resume)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_full(self.root, kind) from error
+            raise
+
+    def _build(
+        self,
+        kind: str,
+        key: str,
+        inputs: Mapping[str, Json],
+        build: Callable[[Path], None],
+        progress: Progress,
+        resume: bool,
+    ) -> Artifact:
+        what = f"{kind} {key[:SHORT_KEY]}"
         with locks.hold(self._beside(kind, key, "lock"), what, progress) as lock:
             if found := self.find(kind, key):
                 return found
-            partial = self._beside(kind, key, "partial")
+            partial = self._inherited(kind, key, lock.owner.token)
             try:
                 if not _complete(partial, key):
                     self._fill(partial, kind, key, inputs, build, resume)
@@ -95,8 +112,9 @@ class Workspace:
             except BaseException as error:
                 if not resume:
                     shutil.rmtree(partial, ignore_errors=True)
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise _disk_full(self.root, kind) from error
+                if isinstance(error, OSError):
+                    # Who takes the lock takes the directory too: its absence is no fault of ours.
+                    locks.ensure_held(lock, what)
                 raise
             found = self.find(kind, key)
         if found is None:
@@ -145,14 +163,22 @@ class Workspace:
                 found.append(Artifact(directory, manifest.kind, manifest.key, manifest, True))
         return sorted(found, key=lambda artifact: (artifact.manifest.created, artifact.key))
 
+    def unreadable(self) -> builtins.list[Path]:
+        """Directories of artifacts whose manifest is missing or damaged; no build finds them."""
+        kinds = (guard.parent for guard in self.root.glob(f"*/{locks.GUARD}"))
+        directories = (path for kind in kinds for path in kind.iterdir() if _NAME.match(path.name))
+        return sorted(path for path in directories if path.is_dir() and not read_manifest(path))
+
     def remove(self, artifact: Artifact) -> None:
         """Delete one artifact: out of sight at once, then file by file."""
         self._discard(artifact.path)
 
     def prune(self, keep: Collection[str], *, dry_run: bool = False) -> Pruned:
-        """Remove artifacts whose key is not in ``keep``, and what dead builds left behind."""
+        """Remove artifacts whose key is not in ``keep``, what is unreadable, and what dead builds
+        left behind."""
         artifacts = [found for found in self.list() if found.key not in keep]
         leftovers = [path for path in self.root.glob("*/.*") if self._abandoned(path)]
+        leftovers += self.unreadable()
         freed = sum(artifact.manifest.size for artifact in artifacts)
         freed += sum(_tree_size(path) for path in leftovers)
         if not dry_run:
@@ -167,7 +193,7 @@ class Workspace:
         return bool(_LEFTOVER.match(path.name)) and not locks.live_owner(self._lock_of(path))
 
     def _lock_of(self, leftover: Path) -> Path:
-        return leftover.with_name(f".{leftover.name[1 : 1 + SHORT_KEY]}.lock")
+        return leftover.with_name(f".{leftover.name.lstrip('.')[:SHORT_KEY]}.lock")
 
     def _place(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:SHORT_KEY]
@@ -175,11 +201,33 @@ class Workspace:
     def _beside(self, kind: str, key: str, what: str) -> Path:
         return self.root / kind / f".{key[:SHORT_KEY]}.{what}"
 
+    def _inherited(self, kind: str, key: str, owner: str) -> Path:
+        """The owner's own directory, with what the last one left in its place.
+
+        It bears the owner's name, so that one who lost the lock without knowing it (a suspended
+        machine) finds its directory gone instead of writing into ours.
+        """
+        own = self._beside(kind, key, f"{owner[:8]}.partial")
+        for left in sorted((self.root / kind).glob(f".{key[:SHORT_KEY]}.*partial")):
+            if own.exists():
+                shutil.rmtree(left)
+            else:
+                left.rename(own)
+        return own
+
     def _prepare(self, kind: str) -> None:
-        (self.root / kind).mkdir(parents=True, exist_ok=True)
-        ignore = self.root / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        try:
+            (self.root / kind).mkdir(parents=True, exist_ok=True)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            locks.prepare(self.root / kind)
+        except OSError as error:
+            raise EnvironmentError_(
+                f"the workspace cannot be written: {error.strerror}",
+                where=str(self.root),
+                hint="set TOOLKIT_WORKSPACE to a directory that can",
+            ) from error
 
     def _fill(
         self,
