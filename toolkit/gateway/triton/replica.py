@@ -41,12 +41,15 @@ class TritonReplica:
         self.address = address
         self.model = model
         self._metrics_address = metrics_address
+        self._channel: Any = None
         self._inputs: dict[str, tuple[str, int]] = {}
         self._outputs: frozenset[str] = frozenset()
+        self._calls: dict[str, Any] = {}
+        self._aborted: dict[str, Exception] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     async def open(self, timeout: float) -> None:
-        """Connect, and learn the model's tensors.
+        """Connect if need be, and learn the model's tensors.
 
         Raises:
             ReplicaFailure: not reachable within ``timeout`` seconds, or the model is not there.
@@ -54,19 +57,10 @@ class TritonReplica:
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-        self._pb: Any = service_pb2
-        self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        await self.learn(timeout)
-
-    async def learn(self, timeout: float) -> None:
-        """Ask for the model's tensors; also the way to see that it is back.
-
-        Raises:
-            ReplicaFailure: it does not say.
-        """
-        import grpc
-
+        if self._channel is None:
+            self._pb: Any = service_pb2
+            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         question = self._pb.ModelMetadataRequest(name=self.model)
         try:
             found = await self._stub.ModelMetadata(question, timeout=timeout)
@@ -109,37 +103,46 @@ class TritonReplica:
 
         message = tensors.request(self._pb, work, self._inputs, self._outputs, deadline_s)
         call = self._stub.ModelStreamInfer(_once(message))
-        complete = False
+        self._calls[work.id] = call
         try:
             async for response in call:
                 if response.error_message:
-                    complete = True
                     raise understand(response.error_message, self._inputs)
                 answer = response.infer_response
                 if answer.parameters[tensors.FINAL_FLAG].bool_param:
-                    complete = True
+                    self._let_end(work.id)
                     yield tensors.final(answer)
                     return
                 if answer.raw_output_contents:
                     yield tensors.piece(answer)
         except grpc.aio.AioRpcError as error:
-            complete = True
             raise _failure(error) from None
+        except asyncio.CancelledError:
+            if work.id in self._aborted:
+                raise self._aborted[work.id] from None
+            raise
         finally:
-            self._end(call, complete)
+            self._aborted.pop(work.id, None)
+            if self._calls.pop(work.id, None) is not None:
+                call.cancel()
         raise ReplicaFailure("server", "the answer ended without its last part")
+
+    def abort(self, request: str, reason: Exception) -> None:
+        """Cancel a running request, whose generator then raises ``reason``."""
+        call = self._calls.get(request)
+        if call is not None:
+            self._aborted[request] = reason
+            call.cancel()
 
     async def close(self) -> None:
         """Let go of the connection; what still runs on it is cancelled."""
         if self._endings:
             await asyncio.wait(self._endings, timeout=_END_TIMEOUT)
-        await self._channel.close()
+        if self._channel is not None:
+            await self._channel.close()
 
-    def _end(self, call: Any, complete: bool) -> None:
-        if not complete:
-            call.cancel()
-            return
-        task = asyncio.ensure_future(_read_out(call))
+    def _let_end(self, request: str) -> None:
+        task = asyncio.ensure_future(_read_out(self._calls.pop(request)))
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
