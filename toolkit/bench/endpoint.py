@@ -43,7 +43,7 @@ def find_deployed(deployment: Deployment, root: Path) -> Deployed:
             raise _not_running(deployment.name)
         host = deployment.serving.host
         return Deployed(f"grpc://{host}:{ports.grpc}", f"http://{host}:{ports.http}", None)
-    if state.status in ENDED or not state.alive:
+    if not state.runs:
         raise _not_running(deployment.name)
     found = next(Path(state.repository).rglob("tokenizer.json"), None)
     ends = state.endpoints

@@ -33,7 +33,7 @@ def logs_command(
 
         def ended() -> bool:
             state = directory.read()
-            return state is None or not state.alive
+            return state is None or not state.runs
 
         for line in logs.follow(directory.log, ended=ended):
             typer.echo(line)

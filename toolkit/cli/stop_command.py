@@ -32,7 +32,7 @@ def stop_command(
     root, chosen = locate(name, workspace)
     directory = status.find(root, chosen)
     before = directory.read()
-    was_running = before is not None and before.alive
+    was_running = before is not None and before.runs
     with command_progress(quiet=quiet or json) as progress:
         if was_running:
             progress.start(f"stopping {directory.name}")

@@ -165,7 +165,7 @@ def _ports(context: Context) -> Result:
     told = ", ".join(str(port) for port in (wanted.http, wanted.grpc, wanted.metrics) if port)
     if need is not None:
         state = RunDirectory(context.workspace, need.deployment.name).read()
-        if state is not None and state.alive:
+        if state is not None and state.runs:
             return ok(f"{need.deployment.name} itself listens at {state.endpoints.http_url}")
     try:
         ports.choose(host, wanted)

@@ -55,7 +55,9 @@ def image_of(deployment: Deployment, runtime: Runtime) -> str:
         raise UnsupportedError(
             f"no Triton image with {release.title} is known",
             where="engine.release",
-            hint="name one under serving.image, or choose another engine.release",
+            hint="build one in a checkout of the release (make -C docker tritonrelease_build "
+            f"IMAGE_TAG={release.version}) and set serving.image: {release.built_image}; or choose "
+            "another engine.release",
         )
     return release.container.name
 

@@ -200,7 +200,7 @@ def running_already(directory: RunDirectory, plan: LaunchPlan, *, replace: bool)
         directory.clear_stale(state)
         return None
     if state.status in ENDED:
-        stop(directory)  # its supervisor is on its way out
+        directory.await_supervisor()
         return None
     if state.plan_fingerprint == plan.fingerprint:
         return state
@@ -261,7 +261,8 @@ def _await_ready(
     progress.start(f"starting the server of {directory.name}")
     said = ""
     while True:
-        state = directory.read()
+        ended = supervisor is not None and supervisor.poll() is not None
+        state = directory.read()  # after that look, so that last words are not missed
         if state and state.detail and state.detail != said:
             said = state.detail
             progress.note(said)
@@ -271,7 +272,7 @@ def _await_ready(
         if state and state.status in ENDED:
             progress.finish(state.status)
             raise failure(state)
-        if supervisor is not None and supervisor.poll() is not None:
+        if ended:
             raise _supervisor_died(directory)
         if supervisor is None and not (state and state.alive):
             raise _supervisor_died(directory)
@@ -322,20 +323,35 @@ def stop(directory: RunDirectory, *, force: bool = False) -> RunState | None:
     if not state.alive:
         directory.clear_stale(state)
         return state
-    os.kill(state.supervisor_pid, signal.SIGTERM)
+    if state.status in ENDED:
+        directory.await_supervisor()  # its process may be a program that goes on
+        return state
+    _signal(state, signal.SIGTERM)
     if force:
         time.sleep(0.2)  # two signals at once would be one
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(state.supervisor_pid, signal.SIGTERM)
+        _signal(state, signal.SIGTERM)
+    _await_end(state, directory)
+    return directory.read()
+
+
+def _signal(state: RunState, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.supervisor_pid, number)
+
+
+def _await_end(state: RunState, directory: RunDirectory) -> None:
+    """Until the supervisor has ended, or only its program goes on; killed if it takes too long."""
     deadline = time.monotonic() + _drain_timeout(directory) + _STOP_MARGIN
     while state.alive:
+        last = directory.read()
+        if last is not None and last.status in ENDED:
+            directory.await_supervisor()
+            return
         if time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(state.supervisor_pid, signal.SIGKILL)
+            _signal(state, signal.SIGKILL)
         time.sleep(_POLL)
     if state.server_pid is not None:
         _await_guard(state)
-    return directory.read()
 
 
 def _await_guard(state: RunState) -> None:

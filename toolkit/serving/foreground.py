@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from toolkit.serving.state import ENDED, RunDirectory, RunState, write_private
 from toolkit.serving.supervisor import Supervisor
 
 _POLL = 0.05
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run_foreground(
@@ -28,7 +30,7 @@ def run_foreground(
 ) -> RunState:
     """Supervise ``plan`` until SIGTERM, SIGINT or failure; returns the last state.
 
-    Must be called from the main thread, whose signal handlers it sets.
+    Must be called from the main thread, whose signal handlers it sets meanwhile.
 
     Args:
         plan: What to run.
@@ -52,12 +54,17 @@ def run_foreground(
         write_private(directory.plan_file, plan.model_dump_json(indent=1))
         directory.state_file.unlink(missing_ok=True)
     supervisor = Supervisor(plan, directory, echo=echo or _to_stdout)
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
     stop_on_signals(supervisor)
     if on_ready is not None:
         threading.Thread(
             target=_when_ready, args=(directory, supervisor, on_ready), daemon=True
         ).start()
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _when_ready(

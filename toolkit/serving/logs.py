@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -14,7 +15,8 @@ LOG_NAME = "server.log"
 class RotatingLog:
     """Appends bytes to a file; past ``max_bytes`` the file becomes ``.1``, ``.1`` becomes ``.2``.
 
-    Thread-safe. Rotation happens at a line's end, so that no line is torn apart.
+    Thread-safe. Rotation happens at a line's end, so that no line is torn apart. What a full disk
+    has no room for is lost: no server is ended for want of a log.
     """
 
     def __init__(self, path: Path, max_bytes: int = 20_000_000, keep: int = 3) -> None:
@@ -31,10 +33,11 @@ class RotatingLog:
         with self._lock:
             if self._file.closed:
                 return
-            self._file.write(data)
-            self._size += len(data)
-            if self._size >= self._max_bytes and data.endswith(b"\n"):
-                self._rotate()
+            with contextlib.suppress(OSError):
+                self._file.write(data)
+                self._size += len(data)
+                if self._size >= self._max_bytes and data.endswith(b"\n"):
+                    self._rotate()
 
     def say(self, message: str) -> None:
         """Append a line of the supervisor itself, with the time."""
@@ -47,13 +50,13 @@ class RotatingLog:
             self._file.close()
 
     def _rotate(self) -> None:
-        self._file.close()
         for number in range(self._keep - 1, 0, -1):
             older = self.path.with_name(f"{self.path.name}.{number}")
             if older.exists():
                 older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
         self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-        self._file = self.path.open("ab", buffering=0)
+        old, self._file = self._file, self.path.open("ab", buffering=0)
+        old.close()
         self._size = 0
 
 
@@ -88,12 +91,13 @@ def follow(
         rest = b""
         while True:
             finished = ended()  # asked before reading, so that the last lines are not missed
+            rotated = _rotated(path, file.fileno())  # likewise: nothing is written to it any more
             data = file.read()
             if data:
                 *whole, rest = (rest + data).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
                 continue
-            if _rotated(path, file.fileno()):
+            if rotated:
                 file.close()
                 file = path.open("rb")
                 continue

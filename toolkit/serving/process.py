@@ -203,4 +203,6 @@ def clean(command: Sequence[str]) -> None:
 def _pump(read_end: int, sink: Callable[[bytes], None]) -> None:
     with open(read_end, "rb", buffering=0) as pipe:
         while chunk := pipe.read(65536):
-            sink(chunk)
+            # Read on whatever becomes of it: the server would stop at a pipe that is full.
+            with contextlib.suppress(OSError):
+                sink(chunk)

@@ -49,6 +49,25 @@ def oom_kills() -> int:
     return int(match[1]) if match else 0
 
 
+class KernelKills:
+    """When the kernel last killed any process for memory, as far as somebody kept looking."""
+
+    def __init__(self) -> None:
+        self._count = oom_kills()
+        self._last: float | None = None
+
+    def sample(self, at: float) -> None:
+        """Look; ``at`` is the monotonic time."""
+        count = oom_kills()
+        if count > self._count:
+            self._count, self._last = count, at
+
+    def recent(self, at: float, within: float) -> bool:
+        """Whether there was a kill in the ``within`` seconds before ``at``."""
+        self.sample(at)
+        return self._last is not None and at - self._last <= within
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of ``pid``; 0 when it is gone."""
     try:
@@ -76,7 +95,10 @@ def listener(port: int) -> PortHolder | None:
         return None
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and inodes & _socket_inodes(entry):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has just ended
             command = Path(words[0].decode(errors="replace")).name or "?"
             return PortHolder(int(entry.name), command)
     return None

@@ -81,6 +81,11 @@ class RunState(BaseModel):
         return Endpoints(self.host, self.http_port, self.grpc_port, self.metrics_port)
 
     @property
+    def runs(self) -> bool:
+        """Whether there is a server, or will be: supervised, and not at its end."""
+        return self.status not in ENDED and self.alive
+
+    @property
     def alive(self) -> bool:
         """Whether the supervisor that wrote this still runs (on this machine)."""
         return (
@@ -146,6 +151,11 @@ class RunDirectory:
             return path.read_text()
         write_private(path, secrets.token_hex(16))
         return path.read_text()
+
+    def await_supervisor(self) -> None:
+        """Wait until a supervisor that has written its last state has let go of everything."""
+        with self.lock("supervisor", wait=True):
+            pass
 
     @contextlib.contextmanager
     def lock(self, kind: str, *, wait: bool) -> Iterator[bool]:

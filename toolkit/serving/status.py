@@ -82,8 +82,8 @@ def find(state_dir: Path, name: str | None) -> RunDirectory:
     known = run_directories(state_dir)
     names = ", ".join(each.name for each in known) or "none"
     if name is None:
-        alive = [each for each in known if (state := each.read()) and state.alive]
-        chosen = alive if len(alive) == 1 else known
+        running = [each for each in known if (state := each.read()) and state.runs]
+        chosen = running if len(running) == 1 else known
         if len(chosen) == 1:
             return chosen[0]
         raise SpecError(

@@ -32,6 +32,8 @@ _AFTER_DRAIN = 10.0
 _UNLOAD = 5.0
 _UNLOADING = "All models are stopped, unloading models"
 _LOG_LINES = 400
+_LONGEST_LINE = 65_536
+_KILL_SECONDS = 10.0
 _TAIL = 25
 
 
@@ -74,6 +76,7 @@ class Supervisor:
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._partial = b""
         self._hanging = threading.Event()
+        self._kills = procfs.KernelKills()
         self._down_since: float | None = None
         ports = plan.ports
         self._recovery = Recovery(
@@ -155,9 +158,8 @@ class Supervisor:
 
     def _one_life(self, endpoints: Endpoints) -> Ending:
         """Start the server and stay until it ends; an end on request raises :class:`Stopped`."""
-        self._lines.clear()
-        self._hanging.clear()
-        kills = procfs.oom_kills()
+        self._forget_output()
+        self._kills = procfs.KernelKills()
         process = self._spawn(endpoints)
         ready_at: float | None = None
         try:
@@ -167,15 +169,15 @@ class Supervisor:
                 ready_at = time.monotonic()
                 self._now_ready(ready_at)
                 reason = self._watch(process, served_by, endpoints)
+            by_kernel = self._kills.recent(time.monotonic(), _KILL_SECONDS)
         finally:
             process.close()
-        served = None if ready_at is None else time.monotonic() - ready_at
         self._down_since = time.monotonic()
+        served = None if ready_at is None else self._down_since - ready_at
         lines = list(self._lines)
         found = diagnose.diagnose(lines[-200:])
-        by_kernel = procfs.oom_kills() > kills
         if by_kernel:
-            reason = f"{reason}; the kernel killed a process for memory meanwhile"
+            reason = f"{reason}; the kernel killed a process for memory right before"
         memory = by_kernel or (found is not None and found.kind == "memory")
         return Ending(reason, memory, found, served)
 
@@ -314,6 +316,7 @@ class Supervisor:
         return self._state
 
     def _pause(self, seconds: float) -> None:
+        self._kills.sample(time.monotonic())
         if not self._stops:
             select.select([self._wake_read], [], [], seconds)
         if self._stops:
@@ -325,14 +328,25 @@ class Supervisor:
 
     def _say(self, message: str) -> None:
         self._log.say(message)
-        if self._echo:
-            self._echo(f"toolkit: {message}\n".encode())
+        self._show(f"toolkit: {message}\n".encode())
+
+    def _show(self, data: bytes) -> None:
+        try:
+            if self._echo:
+                self._echo(data)
+        except OSError:  # a terminal or a reader that has gone; the log has it all
+            self._echo = None
+
+    def _forget_output(self) -> None:
+        self._lines.clear()
+        self._partial = b""
+        self._hanging.clear()
 
     def _take_output(self, data: bytes) -> None:
         self._log.write(data)
-        if self._echo:
-            self._echo(data)
-        *whole, self._partial = (self._partial + data).split(b"\n")
+        self._show(data)
+        *whole, rest = (self._partial + data).split(b"\n")
+        self._partial = rest[-_LONGEST_LINE:]  # a bar that is redrawn for ever has no line end
         for line in whole:
             self._lines.append(line.decode(errors="replace"))
             if diagnose.hangs(line):
