@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
 from toolkit.gateway.work import Final, Piece, Sampling, Usage, Work
 from toolkit.serving.metrics import Load
@@ -26,6 +27,7 @@ class StandIn:
         self.address = address
         self.model = "chat"
         self.alive = True
+        self.held: Capacity | None = None
         self.step = asyncio.Event()
         self.step.set()
         self.fail_at: int | None = None
@@ -39,6 +41,9 @@ class StandIn:
     async def open(self, timeout: float) -> None:
         if not self.alive:
             raise ReplicaFailure("connection", "nobody answers")
+
+    async def capacity(self, timeout: float) -> Capacity | None:
+        return self.held
 
     async def ready(self, timeout: float) -> bool:
         return self.alive

@@ -9,9 +9,10 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from tests.gateway.dispatch.stand_in_replica import StandIn, work
-from toolkit.gateway.dispatch import Capacity, Dispatcher, HealthPolicy
+from toolkit.gateway.dispatch import Dispatcher, HealthPolicy
 from toolkit.gateway.scheduling import Scheduler
 from toolkit.gateway.telemetry.observer import Observer
+from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
 from toolkit.gateway.work import Final, GatewayError, Piece, Work
 from toolkit.spec.gateway import RequestClass, Scheduling
@@ -184,6 +185,19 @@ async def test_a_replica_that_broke_comes_back() -> None:
         await home.until(lambda: home.diary.lines[-1] == "r0 up")
         await asyncio.gather(*(home.text(work(f"c{each}")) for each in range(4)))
         assert home.replicas[0].asked
+
+
+@in_loop
+async def test_a_replica_that_comes_back_smaller_gets_less() -> None:
+    async with house(slots=4) as home:
+        replica = home.replicas[0]
+        assert home.dispatcher.snapshot().replicas[0].slots == 4
+        replica.alive, replica.held = False, Capacity(2, 5_000)
+        await home.until(lambda: not home.dispatcher.ready)
+        replica.alive = True
+        await home.until(lambda: home.dispatcher.ready)
+        found = home.dispatcher.snapshot().replicas[0]
+        assert (found.slots, found.kv_tokens) == (2, 5_000)
 
 
 @in_loop

@@ -2,5 +2,5 @@
 
 from toolkit.gateway.dispatch.dispatcher import Dispatcher as Dispatcher
 from toolkit.gateway.dispatch.health import HealthPolicy as HealthPolicy
-from toolkit.gateway.dispatch.replicas import Capacity as Capacity
+from toolkit.gateway.dispatch.models import Models as Models
 from toolkit.gateway.dispatch.replicas import Replica as Replica

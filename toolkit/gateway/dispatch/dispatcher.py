@@ -13,9 +13,10 @@ from contextlib import aclosing
 
 from toolkit.gateway.dispatch.call import Call, no_replica, refusal, too_late
 from toolkit.gateway.dispatch.health import HealthPolicy
-from toolkit.gateway.dispatch.replicas import Capacity, Replica, Watched
+from toolkit.gateway.dispatch.replicas import Replica, Watched
 from toolkit.gateway.scheduling import ReplicaLoad, ReplicaSpec, Scheduler, Snapshot
 from toolkit.gateway.telemetry.observer import Observer
+from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
 from toolkit.gateway.work import Final, GatewayError, Piece, Work
 from toolkit.serving.metrics import Load
@@ -55,12 +56,11 @@ class Dispatcher:
         self._draining = False
 
     def add(self, replica: Replica, capacity: Capacity) -> None:
-        """Take a replica in; it gets work once it has answered a probe."""
-        now = self._clock()
-        self._replicas[replica.address] = Watched(replica, self._policy)
-        spec = ReplicaSpec(replica.address, replica.model, capacity.slots, capacity.kv_tokens)
-        self._scheduler.add_replica(spec, now)
-        self._scheduler.eject(replica.address, now)
+        """Take a replica in; it gets work once it has answered a probe.
+
+        ``capacity`` counts where it does not tell its own.
+        """
+        self._replicas[replica.address] = Watched(replica, capacity, self._policy)
 
     async def start(self) -> None:
         """Begin to watch the replicas."""
@@ -238,7 +238,12 @@ class Dispatcher:
         address, now = watched.replica.address, self._clock()
         self._observer.replica_changed(address, watched.replica.model, why is None, why or "")
         if why is None:
-            self._scheduler.readmit(address, now)
+            capacity = watched.capacity
+            self._scheduler.remove_replica(address, now)
+            self._scheduler.add_replica(
+                ReplicaSpec(address, watched.replica.model, capacity.slots, capacity.kv_tokens),
+                now,
+            )
         else:
             self._scheduler.eject(address, now)
             for identity in tuple(watched.running):

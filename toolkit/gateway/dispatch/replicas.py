@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from toolkit.gateway.dispatch.health import Health, HealthPolicy
+from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
 from toolkit.gateway.work import Piece, Work
 from toolkit.serving.metrics import Load
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a replica holds: requests at once, and tokens in its KV cache."""
-
-    slots: int
-    kv_tokens: int
 
 
 class Replica(Protocol):
@@ -38,6 +30,9 @@ class Replica(Protocol):
         Raises:
             ReplicaFailure: not within ``timeout`` seconds.
         """
+
+    async def capacity(self, timeout: float) -> Capacity | None:
+        """What it holds, where it tells."""
 
     async def ready(self, timeout: float) -> bool:
         """Whether it would take a request."""
@@ -63,8 +58,9 @@ class Replica(Protocol):
 class Watched:
     """A replica with its health, and when a request on it last moved."""
 
-    def __init__(self, replica: Replica, policy: HealthPolicy) -> None:
+    def __init__(self, replica: Replica, capacity: Capacity, policy: HealthPolicy) -> None:
         self.replica = replica
+        self.capacity = capacity
         self.health = Health(policy)
         self.running: set[str] = set()
         self.moved = 0.0
@@ -95,8 +91,9 @@ class Watched:
         timeout = self._policy.probe_timeout
         try:
             if not self.health.up:
-                # A server that was away may have come back with another engine.
+                # A server that was away may have come back with another engine or less cache.
                 await self.replica.open(timeout)
+                self.capacity = await self.replica.capacity(timeout) or self.capacity
             return await self.replica.ready(timeout)
         except ReplicaFailure:
             return False

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from toolkit.gateway.triton import tensors
+from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure, understand
 from toolkit.gateway.work import Piece, Work
 from toolkit.serving.metrics import Load, Metrics, parse
@@ -87,8 +88,17 @@ class TritonReplica:
 
     async def load(self, timeout: float) -> Load | None:
         """What its engine is doing; None without metrics."""
+        metrics = await self._metrics(timeout)
+        return Load.of(metrics) if metrics else None
+
+    async def capacity(self, timeout: float) -> Capacity | None:
+        """What it holds; None without metrics."""
+        metrics = await self._metrics(timeout)
+        return Capacity.of(metrics) if metrics else None
+
+    async def _metrics(self, timeout: float) -> Metrics | None:
         text = await _get(self._metrics_address, timeout) if self._metrics_address else None
-        return Load.of(_of(parse(text), self.model)) if text is not None else None
+        return _of(parse(text), self.model) if text is not None else None
 
     async def generate(
         self, work: Work, deadline_s: float | None = None
