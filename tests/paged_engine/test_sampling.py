@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,14 +81,45 @@ def test_repetition_penalty_counts_prompt_and_output() -> None:
     assert choose(both, Sampling(1, repetition_penalty=1.5), (0,), [], 0) == 1
 
 
-def test_presence_and_frequency_penalties_count_the_output_only() -> None:
+def test_presence_and_frequency_penalties_count_prompt_and_output() -> None:
+    """As TensorRT-LLM counts them where no prompt_ignore_length is given."""
     logits = np.array([2.0, 1.5, 0.0], np.float32)
     presence = Sampling(1, presence_penalty=0.6)
     frequency = Sampling(1, frequency_penalty=0.2)
-    assert choose(logits, presence, (0, 0, 0), [], 0) == 0
+    assert choose(logits, presence, (0,), [], 0) == 1
     assert choose(logits, presence, (), [0], 0) == 1
-    assert choose(logits, frequency, (), [0, 0], 0) == 0
-    assert choose(logits, frequency, (), [0, 0, 0], 0) == 1
+    assert choose(logits, frequency, (0,), [0], 0) == 0
+    assert choose(logits, frequency, (0, 0), [0], 0) == 1
+
+
+def test_penalties_are_taken_off_what_temperature_has_scaled() -> None:
+    sampling = Sampling(1, temperature=0.5, presence_penalty=2.0)
+    logits = np.array([1.0, 0.0], np.float32)
+    expect(
+        np.bincount([choose(logits, sampling, (0,), [], seed) for seed in range(DRAWS)]) / DRAWS,
+        [1.0, 1.0],
+    )
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e-7])
+@pytest.mark.parametrize("limits", [{}, {"top_k": 3}, {"top_p": 0.9}])
+@pytest.mark.filterwarnings("error")
+def test_next_to_no_temperature_is_greedy(temperature: float, limits: dict[str, Any]) -> None:
+    sampling = Sampling(1, temperature=temperature, **limits)
+    logits = np.array([-30.0, 40.0, 39.9, -50.0], np.float32)
+    assert {choose(logits, sampling, (), [], seed) for seed in range(50)} == {1}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "wish",
+    [{"presence_penalty": -3e38}, {"frequency_penalty": -3e38}, {"repetition_penalty": 1e-45}],
+)
+@pytest.mark.filterwarnings("error")
+def test_the_greatest_penalties_still_choose(temperature: float, wish: dict[str, float]) -> None:
+    sampling = Sampling(1, temperature=temperature, **wish)  # type: ignore[arg-type]
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    assert {choose(logits, sampling, (0,), [0], seed) for seed in range(50)} == {0}
 
 
 def test_bad_words_are_banned_only_where_they_would_complete() -> None:

@@ -18,6 +18,8 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 _MASK64 = (1 << 64) - 1
 _LIKELIEST = 1024
+_COLDEST = 1e-6
+"""Below it nothing but the most likely token is drawn, and logits would overflow."""
 
 
 def fresh_seed() -> int:
@@ -38,9 +40,7 @@ def is_plain_greedy(sampling: Sampling, output_length: int, best: int) -> bool:
     return (
         sampling.temperature == 0
         and not sampling.bad_words
-        and sampling.repetition_penalty == 1
-        and sampling.presence_penalty == 0
-        and sampling.frequency_penalty == 0
+        and not _penalizes(sampling)
         and (output_length >= sampling.min_tokens or best not in sampling.stop_token_ids)
     )
 
@@ -52,28 +52,22 @@ def choose(
     logits = adjust(logits, sampling, prompt, output)
     if sampling.temperature == 0:
         return int(logits.argmax())
-    draw = uniform(seed, len(output))
-    return _draw(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p, draw)
+    return _draw(logits, sampling.top_k, sampling.top_p, uniform(seed, len(output)))
 
 
 def adjust(
     logits: Vector, sampling: Sampling, prompt: Ordered[int], output: Ordered[int]
 ) -> Vector:
-    """A copy of ``logits`` with penalties and bans applied.
+    """A copy of ``logits`` with temperature, penalties and bans applied.
 
-    The repetition penalty (Keskar et al., 2019) counts prompt and output; presence and
-    frequency penalties count the output, as the OpenAI API defines them.
+    Order and meaning are those of TensorRT-LLM (cpp/tensorrt_llm/kernels/penaltyKernels.cu,
+    prompt_ignore_length 0): temperature first, and all penalties count prompt and output.
     """
     logits = logits.copy()
-    if sampling.repetition_penalty != 1:
-        seen = np.unique(np.fromiter((*prompt, *output), np.int64))
-        values = logits[seen]
-        penalty = np.float32(sampling.repetition_penalty)
-        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
-    if output and (sampling.presence_penalty or sampling.frequency_penalty):
-        seen, counts = np.unique(np.asarray(output, np.int64), return_counts=True)
-        logits[seen] -= np.float32(sampling.presence_penalty)
-        logits[seen] -= np.float32(sampling.frequency_penalty) * counts.astype(np.float32)
+    if sampling.temperature:
+        logits /= np.float32(max(sampling.temperature, _COLDEST))
+    if _penalizes(sampling):
+        _penalize(logits, sampling, (*prompt, *output))
     for word in sampling.bad_words:
         beginning = word[:-1]
         if not beginning or _ends_with(prompt, output, beginning):
@@ -81,6 +75,25 @@ def adjust(
     if len(output) < sampling.min_tokens and sampling.stop_token_ids:
         logits[list(sampling.stop_token_ids)] = -np.inf
     return logits
+
+
+def _penalizes(sampling: Sampling) -> bool:
+    return (
+        sampling.repetition_penalty != 1
+        or sampling.presence_penalty != 0
+        or sampling.frequency_penalty != 0
+    )
+
+
+def _penalize(logits: Vector, sampling: Sampling, tokens: Ordered[int]) -> None:
+    """Repetition penalty (Keskar et al., 2019), then presence and frequency penalty."""
+    seen, counts = np.unique(np.asarray(tokens, np.int64), return_counts=True)
+    values = logits[seen].astype(np.float64)
+    penalty = sampling.repetition_penalty
+    values = np.where(values > 0, values / penalty, values * penalty)
+    values -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    largest = np.finfo(np.float32).max
+    logits[seen] = np.clip(values, -largest, largest)
 
 
 def log_probability(logits: Vector, token: int) -> float:
