@@ -27,13 +27,16 @@ def tokenizer(checkpoint: Path) -> TextTokenizer:
 class Harness:
     """A sender and what it asked of its surroundings."""
 
-    def __init__(self, tokenizer: TextTokenizer, responses_per_core: float = 0) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, responses_per_core: float = 0, *, started: bool = True
+    ) -> None:
         self.cancelled: list[int] = []
         self.failures: list[BaseException] = []
         self.sender = Sender(
             Streaming(responses_per_core), self.cancelled.append, self.failures.append
         )
-        self.sender.start()
+        if started:
+            self.sender.start()
         self._tokenizer = tokenizer
         self.tokens = list(tokenizer.encode(TEXT, special=False))
 
@@ -117,6 +120,27 @@ def test_beyond_the_bound_tokens_are_merged(harness: Callable[..., Harness]) -> 
     run.sender.close()
     assert handle.text == TEXT
     assert len(handle.sent) < len(run.tokens)
+
+
+def test_only_streams_that_have_text_share_the_bound(tokenizer: TextTokenizer) -> None:
+    """Requests that wait for a place, or for a single answer, send nothing meanwhile."""
+    run = Harness(tokenizer, responses_per_core=1, started=False)
+    run.open(1)
+    for waiting in range(2, 50):
+        run.open(waiting)
+    for whole in range(50, 90):
+        run.open(whole, stream=False)
+        run.sender.put([TokenChunk(whole, run.tokens[:1])])
+    run.sender.put([TokenChunk(1, run.tokens[:1])])
+    run.sender._take()
+    alone = run.sender._gap()
+    run.sender.put([TokenChunk(2, run.tokens[:1])])
+    run.sender._take()
+    assert run.sender._gap() == 2 * alone > 0
+    run.finish("length", 1)
+    run.sender._take()
+    run.sender._send_due()
+    assert run.sender._gap() == alone
 
 
 def test_the_first_text_is_never_held_back(harness: Callable[..., Harness]) -> None:

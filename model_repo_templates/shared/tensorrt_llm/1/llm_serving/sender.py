@@ -58,6 +58,7 @@ class Sender:
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[list[TokenChunk] | None] = queue.SimpleQueue()
         self._pending: dict[int, Stream] = {}
+        self._flowing: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self.streams: dict[int, Stream] = {}
         self.totals = Totals()
@@ -127,12 +128,14 @@ class Sender:
             return
         if stream.feed(chunk):
             self._cancel(stream.request_id)
+        if stream.wishes.stream:
+            self._flowing.add(stream.request_id)
         if stream.finish or (stream.wishes.stream and stream.has_output):
             self._pending[stream.request_id] = stream
 
     def _gap(self) -> float:
-        """Seconds between two responses of one stream, if all are to share the bound."""
-        return len(self.streams) / self._per_second if self._per_second else 0.0
+        """Seconds between two responses of one stream, if all that flow share the bound."""
+        return len(self._flowing) / self._per_second if self._per_second else 0.0
 
     def _send_due(self) -> None:
         latest = time.monotonic() - self._gap()
@@ -149,17 +152,21 @@ class Sender:
             responses.send_text(stream)
         except pb_utils.TritonModelException:
             # The server has given the request up; nobody waits for the rest.
-            self.streams.pop(stream.request_id, None)
+            self._forget(stream)
             self._cancel(stream.request_id)
 
     def _finish(self, stream: Stream) -> None:
         del self._pending[stream.request_id]
-        self.streams.pop(stream.request_id, None)
+        self._forget(stream)
         self.totals.add(stream)
         try:
             stream.close(lambda: _answer(stream))
         except pb_utils.TritonModelException as error:
             pb_utils.Logger.log_warn(f"request {stream.request_id}: not sent: {error}")
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.request_id, None)
+        self._flowing.discard(stream.request_id)
 
 
 def _answer(stream: Stream) -> None:
