@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_serving.detokenizer import Detokenizer
+from llm_serving.engine_api import Sampling, TokenChunk
+from llm_serving.request import ParsedRequest, Wishes
+from llm_serving.stream import Stream
 from llm_serving.tokenizer import TextTokenizer
 
 SENTENCES = ["Über 日本語 🎉🎊 and  double  spaces", " leading", "tab\tand\nnewline", "é" * 20]
@@ -81,6 +84,17 @@ def test_byte_fallback_text_comes_back(
 ) -> None:
     tokens = list(byte_fallback.encode(text))
     assert streamed(byte_fallback, tokens, sizes) == decoded(byte_fallback, tokens) == text
+
+
+def test_an_answer_after_its_prompt_keeps_the_space_between(byte_fallback: TextTokenizer) -> None:
+    prompt, whole = byte_fallback.encode("and a"), byte_fallback.encode("and a and")
+    assert whole[: len(prompt)] == prompt
+    for echo, expected in (("and a", "and a and"), ("", "and")):
+        wishes = Wishes(True, (), False, False, echo, True)
+        parsed = ParsedRequest(prompt, Sampling(max_tokens=9), wishes, 0, None)
+        stream = Stream(1, parsed, byte_fallback, handle=None)
+        stream.feed(TokenChunk(1, list(whole[len(prompt) :]), finish="length"))
+        assert stream.take()[0] == expected
 
 
 @pytest.mark.parametrize("text", SENTENCES)

@@ -17,11 +17,18 @@ class Detokenizer:
     characters than the library does, which judges a run of byte tokens as a whole.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, *, skip_special_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        *,
+        skip_special_tokens: bool = True,
+        continues: bool = False,
+    ) -> None:
+        """``continues``: the text goes on after another, so its first space stays."""
         self._bytes = tokenizer.token_bytes
         self._skipped = tokenizer.special_tokens if skip_special_tokens else frozenset[int]()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._strip = tokenizer.strips_first_space
+        self._strip = tokenizer.strips_first_space and not continues
 
     def feed(self, tokens: Iterable[int], *, final: bool = False) -> str:
         """Text that is certain after ``tokens``; ``final`` gives up on unfinished characters."""

@@ -38,7 +38,9 @@ class Stream:
         self.wishes = parsed.wishes
         self.prompt_tokens = len(parsed.prompt)
         self._detokenizer = Detokenizer(
-            tokenizer, skip_special_tokens=parsed.wishes.skip_special_tokens
+            tokenizer,
+            skip_special_tokens=parsed.wishes.skip_special_tokens,
+            continues=bool(parsed.wishes.echo),
         )
         self._stop_words = StopWords(parsed.wishes.stop_words)
         self._text = [parsed.wishes.echo]
