@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tiny_checkpoints import write_checkpoint
 
 from toolkit.checkpoint.architecture import read_architecture
 from toolkit.cli.app import run
+from toolkit.engine.tensorrt import Command
 from toolkit.errors import (
     BuildError,
     EnvironmentError_,
@@ -23,10 +25,11 @@ from toolkit.errors import (
     UnsupportedError,
     ValidationFailed,
 )
-from toolkit.pipeline import BuildResult, build, stages
+from toolkit.pipeline import BuildResult, build, stages, trtllm_build
 from toolkit.progress import Progress, Silent
+from toolkit.spec.fields import Slot, field_slot
 from toolkit.spec.models import Deployment, Quantization
-from toolkit.workspace import Artifact, Workspace
+from toolkit.workspace import Artifact, Workspace, users_by_key
 
 LIMITS = {"max_batch_size": 4, "max_input_len": 64, "max_seq_len": 128, "max_num_tokens": 256}
 
@@ -164,6 +167,79 @@ def test_adapters_are_brought_along_by_number(
     assert weights.read_text() == "chat"
     (tmp_path / "chat" / "adapter_model.safetensors").write_text("other")
     assert not artifact(built(store, made, dry_run=True), "engine").reused
+
+
+def test_adapters_in_another_order_are_other_numbers(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    for name in ("sql", "chat"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_text(name)
+    for names in (("sql", "chat"), ("chat", "sql")):
+        lora = {"adapters": {name: str(tmp_path / name) for name in names}}
+        result = built(store, deployment(model, {"lora": lora}))
+        folder = artifact(result, "engine").path / "adapters"
+        found = [
+            (folder / str(number) / "adapter_model.safetensors").read_text() for number in (0, 1)
+        ]
+        assert found == list(names)
+        assert not artifact(result, "repository").reused
+
+
+def test_classes_in_another_order_are_another_repository(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    plain = deployment(model, {})
+    keys = set()
+    for names in (("interactive", "batch"), ("batch", "interactive")):
+        classes = {name: {"weight": 8 if name == "batch" else 1} for name in names}
+        made = Deployment.model_validate({**plain.model_dump(), "scheduling": {"classes": classes}})
+        result = built(store, made)
+        assert artifact(result, "engine").reused is bool(keys)
+        keys.add(artifact(result, "repository").key)
+    assert len(keys) == 2
+
+
+def test_the_gateway_s_settings_render_nothing_anew(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    plain = deployment(model, {})
+    built(store, plain)
+    made = Deployment.model_validate({**plain.model_dump(), "gateway": {"port": 9001}})
+    assert artifact(built(store, made), "repository").reused
+
+
+def test_every_part_of_the_file_with_free_names_has_its_order_among_the_inputs() -> None:
+    def free(slot: Slot, path: str) -> Iterator[str]:
+        for section in slot.sections:
+            for name, info in section.model_fields.items():
+                below = field_slot(info)
+                if below.key:
+                    yield f"{path}{name}"
+                yield from free(below, f"{path}{name}.")
+
+    assert set(free(Slot(Deployment), "")) == set(stages.ORDERED)
+
+
+def test_pruning_during_a_build_leaves_what_the_build_has_made(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    before = artifact(built(store, deployment(model, {})), "engine")
+    require = trtllm_build.run_command
+
+    def prune_first(command: Command, *, progress: Progress) -> None:
+        store.prune(set(users_by_key(store.root)))
+        require(command, progress=progress)
+
+    monkeypatch.setattr(trtllm_build, "run_command", prune_first)
+    result = built(store, deployment(model, {}, "fp8"))
+    assert all(store.verify(stage.artifact) == [] for stage in result.stages)
+    assert before.path.exists()
+    assert set(users_by_key(store.root)) == {stage.artifact.key for stage in result.stages}
 
 
 def test_an_engine_that_is_not_what_was_ordered_is_refused(

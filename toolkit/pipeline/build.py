@@ -14,7 +14,7 @@ from toolkit.pipeline import stages
 from toolkit.pipeline.stages import BuiltRuntime, Job
 from toolkit.progress import Progress
 from toolkit.spec.models import Deployment
-from toolkit.workspace import Artifact, Json, Manifest, Workspace, record_use
+from toolkit.workspace import Artifact, Json, Manifest, Workspace, record_use, users_by_key
 from toolkit.workspace.manifest import SHORT_KEY, artifact_key
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def build(
     runtime = resolved_runtime(deployment)
     assert runtime != "auto", "resolved"
     job = Job(deployment, LookOnly(workspace.root) if dry_run else workspace, progress, offline)
-    run = _Run()
+    run = _Run(None if dry_run else _keeper(job))
     if not dry_run:
         _foresee(job, runtime)
     try:
@@ -110,6 +110,13 @@ def build(
     if not dry_run:
         record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])
     return result
+
+
+def _keeper(job: Job) -> Callable[[list[str]], None]:
+    """What keeps a running build's artifacts, and those of the last one, from being pruned."""
+    root, name = job.workspace.root, job.deployment.name
+    before = [key for key, users in users_by_key(root).items() if name in users]
+    return lambda keys: record_use(root, name, [*before, *keys])
 
 
 def _foresee(job: Job, runtime: BuiltRuntime) -> None:
@@ -199,8 +206,9 @@ def _engine_is_there(work: NvidiaJob) -> bool:
 class _Run:
     """Remembers each stage with the time it took; one that is another's artifact counts once."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[list[str]], None] | None) -> None:
         self.done: list[StageResult] = []
+        self._keep = keep
 
     def __call__(self, name: str, stage: Callable[[], Artifact]) -> Artifact:
         artifact = self.maybe(name, stage)
@@ -212,6 +220,8 @@ class _Run:
         artifact = stage()
         if artifact and all(artifact.key != each.artifact.key for each in self.done):
             self.done.append(StageResult(name, artifact, time.monotonic() - begun))
+            if self._keep:
+                self._keep([stage.artifact.key for stage in self.done])
         return artifact
 
 

@@ -154,7 +154,8 @@ def engines(work: NvidiaJob, exported: Artifact, exported_draft: Artifact | None
         "checkpoint": exported.key,
         "draft": exported_draft.key if exported_draft else None,
         "heads": heads.key if heads else None,
-        "adapters": _adapter_digests(work),
+        # Numbered by their order, which the names of a mapping would not keep.
+        "adapters": [[name, digest] for name, digest in _adapter_digests(work).items()],
     }
 
     def build(out: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.errors import ValidationFailed
@@ -179,9 +179,8 @@ def render(
 
     deployment = settled(job.deployment, resolved, runtime=runtime, release=release)
     inputs: dict[str, Json] = {
-        "deployment": deployment.model_dump(
-            mode="json", exclude={"model": True, "quantization": {"calibration", "accept"}}
-        ),
+        "deployment": deployment.model_dump(mode="json", exclude=_NOT_RENDERED),
+        "order": {field: names(deployment) for field, names in ORDERED.items()},
         "engine": engine.key,
         "checkpoint": checkpoint.key,
         "templates": tree_digest(template_root()),
@@ -219,10 +218,25 @@ def _check_rendered(repository: Path) -> list[str]:
     return list(lines.values())
 
 
+_NOT_RENDERED: dict[str, Any] = {
+    "model": True,
+    "quantization": {"calibration", "accept"},
+    "gateway": True,
+}
+
+ORDERED: dict[str, Callable[[Deployment], list[str]]] = {
+    "scheduling.classes": lambda made: list(made.scheduling.classes),
+    "engine.lora.adapters": lambda made: list(
+        made.engine.lora.adapters if made.engine.lora else ()
+    ),
+}
+"""Parts with free names, whose order counts (the first class is the default one, adapters are
+numbered) and which a key, made of sorted names, does not see."""
+
 _RENDERING: dict[BuiltRuntime, tuple[str, ...]] = {
-    "openvino": ("toolkit.engine.openvino", "toolkit.spec"),
-    "tensorrt": ("toolkit.engine", "toolkit.releases", "toolkit.spec"),
-    "pytorch": ("toolkit.engine", "toolkit.releases", "toolkit.spec"),
+    "openvino": ("toolkit.engine.openvino", "toolkit.checkpoint", "toolkit.spec"),
+    "tensorrt": ("toolkit.engine", "toolkit.releases", "toolkit.checkpoint", "toolkit.spec"),
+    "pytorch": ("toolkit.engine", "toolkit.releases", "toolkit.checkpoint", "toolkit.spec"),
 }
 """Rooms whose code decides what a repository says."""
 
