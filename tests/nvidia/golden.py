@@ -6,10 +6,15 @@ Run as a script to write the rendered files anew:
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +24,7 @@ MODELS = GOLDEN / "models"
 SERVED_AT = PurePosixPath("/models")
 RENDERED = ("config.pbtxt", "model.yaml", "settings.json")
 FILES = "files.txt"
+COMMANDS = "commands.txt"
 
 sys.path[:0] = [str(HERE), str(HERE.parent / "repository"), str(HERE.parent / "engine")]
 
@@ -113,6 +119,76 @@ def _put_engines(made: Deployment, checkpoint: Path, engine: Path, target: Targe
         (engine / command.step / "config.json").write_text(json.dumps(config))
 
 
+def draft_of(made: Deployment) -> Path | None:
+    """The config.json that belongs to a deployment's draft model."""
+    chosen = made.engine.speculation
+    if not isinstance(chosen, DraftModel):
+        return None
+    return MODELS / f"{str(chosen.draft.source).rpartition('/')[2].partition('@')[0].lower()}.json"
+
+
+def told(name: str, command: list[str], folder: Path) -> dict[str, Any]:
+    """What a command of the command line says of a golden deployment, as JSON."""
+    from toolkit.cli.app import run
+
+    made = deployment(name)
+    words = [*command, "--json", "--workspace", str(folder / "workspace")]
+    words += ["--model-config", str(model_of(made))]
+    if (draft := draft_of(made)) is not None:
+        words += ["--draft-config", str(draft)]
+    words.insert(1, str(GOLDEN / name / "deployment.yaml"))
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = run(words)
+    assert code == 0, f"{name}: {command} ended with {code}"
+    result: dict[str, Any] = json.loads(out.getvalue())
+    return result
+
+
+def commands_text(name: str, folder: Path) -> str:
+    """Every command of building and deploying, one option a line, nothing of this machine."""
+    dry = told(name, ["deploy", "--dry-run"], folder)
+    lines = [_lines("build", shlex.split(each)) for each in dry["build"]["commands"]]
+    lines += [_lines(each["why"], each["command"]) for each in dry["steps"]]
+    lines.append("\n".join(f"{key}={value}" for key, value in dry["environment"].items()))
+    text = "\n\n".join(lines) + "\n"
+    user = f"--user {os.getuid()}:{os.getgid()}"
+    return text.replace(str(folder), "/here").replace(user, "--user UID:GID")
+
+
+def _lines(why: str, words: list[str]) -> str:
+    text = f"# {why}\n{words[0]}"
+    for word in words[1:]:
+        begins = word.startswith("-") or word in (":", "mpirun") or "/bin/tritonserver" in word
+        text += ("\n  " if begins else " ") + word
+    return text
+
+
+@contextlib.contextmanager
+def bare_machine(folder: Path) -> Iterator[None]:
+    """No container engine, no server, no model hub, and a cache of its own."""
+    changed = {
+        "PATH": str(folder / "empty"),
+        "TOOLKIT_CACHE": str(folder / "cache"),
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "TOKENIZERS_PARALLELISM": None,
+        "TOOLKIT_CONTAINER_ENGINE": None,
+    }
+    before = {key: os.environ.get(key) for key in changed}
+    try:
+        _set(changed)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
 def rendered_texts(repository: Path) -> dict[str, str]:
     """What templates made, by place, and a list of all files but the code."""
     texts: dict[str, Any] = {}
@@ -143,6 +219,9 @@ def regenerate() -> None:
     for name in names():
         with tempfile.TemporaryDirectory() as folder:
             texts = rendered_texts(render_golden(name, Path(folder)))
+            with bare_machine(Path(folder)):
+                commands = commands_text(name, Path(folder))
+            (GOLDEN / name / COMMANDS).write_text(commands, encoding="utf-8")
         out = GOLDEN / name / "repository"
         shutil.rmtree(out, ignore_errors=True)
         for place, text in texts.items():

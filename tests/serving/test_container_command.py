@@ -127,6 +127,7 @@ def test_image_of_the_release_unless_one_is_named() -> None:
             with pytest.raises(UnsupportedError, match="no Triton image") as caught:
                 container.image_of(made, "pytorch")
             assert caught.value.where == "engine.release"
+            assert f"serving.image: {known.built_image}" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from toolkit.cli.options import (
+    DraftConfigOption,
     FileArgument,
     JsonOption,
+    ModelConfigOption,
     OfflineOption,
     QuietOption,
     SetOption,
@@ -19,7 +21,7 @@ from toolkit.cli.options import (
 from toolkit.cli.output import print_json, print_table
 from toolkit.cli.progress import command_progress
 from toolkit.errors import SpecError
-from toolkit.pipeline import BuildResult, StageResult, build
+from toolkit.pipeline import BuildResult, Configs, StageResult, build
 from toolkit.spec.loading import load
 from toolkit.spec.units import format_duration, format_size
 from toolkit.workspace import Workspace, default_root
@@ -35,7 +37,7 @@ def build_command(
     file: FileArgument,
     set_: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell which stages would have to work.")
+        bool, typer.Option("--dry-run", help="Only tell what would be run and written.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -45,15 +47,8 @@ def build_command(
         Literal["local", "container"],
         typer.Option("--where", help="Here, or in the container image of the release."),
     ] = "local",
-    model_config: Annotated[
-        Path | None,
-        typer.Option(
-            "--model-config",
-            metavar="FILE",
-            help="For --dry-run: the model's config.json, where the model is not fetched yet.",
-            show_default=False,
-        ),
-    ] = None,
+    model_config: ModelConfigOption = None,
+    draft_config: DraftConfigOption = None,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -84,7 +79,7 @@ def build_command(
             progress=progress,
             offline=offline,
             dry_run=dry_run,
-            model_config=model_config,
+            configs=Configs(model_config, draft_config),
         )
     if output and result.complete and not dry_run:
         _link(output, result.repository)
@@ -103,6 +98,8 @@ def _print_summary(result: BuildResult, dry_run: bool) -> None:
     )
     for command in result.commands if dry_run else ():
         typer.echo(f"\n{command}")
+    for place, text in result.preview.items():
+        typer.echo(f"\n# {place}\n{text}", nl=False)
     if not result.complete:
         typer.echo("further stages can be told once the checkpoint is there")
     elif not dry_run:
@@ -155,6 +152,7 @@ def _as_json(result: BuildResult, dry_run: bool) -> dict[str, Any]:
         "complete": result.complete,
         "runtime": result.runtime,
         "commands": list(result.commands),
+        "files": dict(result.preview),
         "repository": str(result.repository) if result.complete else None,
         "stages": [
             {

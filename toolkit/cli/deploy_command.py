@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli.options import (
+    DraftConfigOption,
     FileArgument,
     JsonOption,
+    ModelConfigOption,
     OfflineOption,
     QuietOption,
     SetOption,
@@ -50,6 +52,8 @@ def deploy_command(
         bool,
         typer.Option("--dry-run", help="Print every command and file instead; touch nothing."),
     ] = False,
+    model_config: ModelConfigOption = None,
+    draft_config: DraftConfigOption = None,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -66,8 +70,9 @@ def deploy_command(
     store = Workspace(workspace or default_root(file))
     if dry_run:
         from toolkit.cli.deploy_dry_run import show
+        from toolkit.pipeline import Configs
 
-        show(deployment, store, json=json)
+        show(deployment, store, Configs(model_config, draft_config), json=json)
         return
     with command_progress(quiet=quiet) as progress:
         plan = _plan(deployment, store, offline, progress)

@@ -10,17 +10,17 @@ import typer
 from toolkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from toolkit.pipeline import BuildResult
+    from toolkit.pipeline import BuildResult, Configs
     from toolkit.serving.dry_run import DryRun
     from toolkit.spec.models import Deployment, Runtime
     from toolkit.workspace import Workspace
 
 
-def show(deployment: Deployment, store: Workspace, *, json: bool) -> None:
-    """Print the stages of the build and everything that the launch would do."""
+def show(deployment: Deployment, store: Workspace, configs: Configs, *, json: bool) -> None:
+    """Print what the build and the launch would do; ``configs`` is known of models not fetched."""
     from toolkit.serving.dry_run import describe
 
-    built = _stages(deployment, store)
+    built = _stages(deployment, store, configs)
     repository = _repository(built, store)
     found = describe(deployment, _runtime(built), repository, store.root)
     if json:
@@ -29,14 +29,16 @@ def show(deployment: Deployment, store: Workspace, *, json: bool) -> None:
         _print(built, repository, found)
 
 
-def _stages(deployment: Deployment, store: Workspace) -> BuildResult:
+def _stages(deployment: Deployment, store: Workspace, configs: Configs) -> BuildResult:
     """The build's stages as far as this machine alone can tell them."""
     from toolkit.errors import EnvironmentError_
     from toolkit.pipeline import BuildResult, build
     from toolkit.progress import Silent
 
     try:
-        return build(deployment, store, progress=Silent(), offline=True, dry_run=True)
+        return build(
+            deployment, store, progress=Silent(), offline=True, dry_run=True, configs=configs
+        )
     except EnvironmentError_:
         return BuildResult(deployment, (), complete=False)
 
@@ -60,6 +62,8 @@ def _as_json(built: BuildResult, repository: Path, found: DryRun) -> dict[str, A
         "build": {
             "complete": built.complete,
             "repository": str(repository),
+            "commands": list(built.commands),
+            "files": dict(built.preview),
             "stages": [
                 {
                     "name": stage.name,
@@ -87,6 +91,10 @@ def _print(built: BuildResult, repository: Path, found: DryRun) -> None:
             for stage in built.stages
         ),
     )
+    for command in built.commands:
+        typer.echo(f"\n# engine build\n{command}")
+    for place, text in built.preview.items():
+        typer.echo(f"\n# {place}\n{text}", nl=False)
     if not built.complete:
         typer.echo("the stages that follow can be told once the checkpoint is there")
     typer.echo(f"\n# the {found.launcher} launcher would run, serving {repository}")

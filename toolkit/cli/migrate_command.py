@@ -100,7 +100,9 @@ def _report(made: Migration, output: Path | None) -> None:
         lines.append("# the file was written anew: its comments are in the old one only")
     if made.release.container is None:
         lines.append(
-            f"# no Triton image with {made.release.title} is known: name one under serving.image"
+            f"# no Triton image with {made.release.title} is known: build one (make -C docker "
+            f"tritonrelease_build IMAGE_TAG={made.release.version} in a checkout of the release) "
+            f"and set serving.image: {made.release.built_image}"
         )
     for line in lines:
         typer.echo(line, err=True)

@@ -28,3 +28,22 @@ WorkspaceOption = Annotated[
         show_default=False,
     ),
 ]
+ModelConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-config",
+        metavar="FILE",
+        help="Without weights: the model's config.json; else the fetched checkpoint's, or the "
+        "hub's.",
+        show_default=False,
+    ),
+]
+DraftConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--draft-config",
+        metavar="FILE",
+        help="The draft model's config.json, likewise.",
+        show_default=False,
+    ),
+]

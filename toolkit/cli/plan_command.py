@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json as json_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli.options import (
+    DraftConfigOption,
     FileArgument,
     JsonOption,
+    ModelConfigOption,
     OfflineOption,
     SetOption,
     WorkspaceOption,
@@ -26,24 +27,6 @@ GpuOption = Annotated[
         "--gpu",
         metavar="NAME",
         help="Model of GPU, such as H100; serving.gpu, or this machine's, if absent.",
-    ),
-]
-ModelConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model-config",
-        metavar="FILE",
-        help="The model's config.json; else the fetched checkpoint's, or the hub's.",
-        show_default=False,
-    ),
-]
-DraftConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--draft-config",
-        metavar="FILE",
-        help="The draft model's config.json, likewise.",
-        show_default=False,
     ),
 ]
 

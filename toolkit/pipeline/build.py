@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from toolkit.doctor.need import resolved_runtime
@@ -19,6 +19,17 @@ from toolkit.workspace.manifest import SHORT_KEY, artifact_key
 
 if TYPE_CHECKING:
     from toolkit.pipeline.nvidia_stages import NvidiaJob
+
+NOWHERE = "/<repository>"
+"""Stands in a dry run for the directory that a repository will be served from."""
+
+
+@dataclass(frozen=True)
+class Configs:
+    """config.json files of models that are not fetched, for what can be told without them."""
+
+    model: Path | None = None
+    draft: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class BuildResult:
     Attributes:
         complete: Every stage could be told.
         commands: TensorRT-LLM's own commands that the build runs, whole.
+        preview: Texts of the repository by their place, where only config.json is known.
     """
 
     deployment: Deployment
@@ -44,6 +56,7 @@ class BuildResult:
     complete: bool
     runtime: BuiltRuntime = "openvino"
     commands: tuple[str, ...] = ()
+    preview: Mapping[str, str] = field(default_factory=dict)
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of the stage ``name``, None when the build has no such stage."""
@@ -69,7 +82,7 @@ def build(
     progress: Progress,
     offline: bool = False,
     dry_run: bool = False,
-    model_config: Path | None = None,
+    configs: Configs = Configs(),
 ) -> BuildResult:
     """Make whatever is missing for ``deployment``; what is there already is taken as it is.
 
@@ -80,8 +93,9 @@ def build(
         offline: Use no network; what is missing locally is an error that says so.
         dry_run: Build nothing. The result's artifacts have ``reused`` false where a build would
             have to work. Without the checkpoint only what config.json decides can be told:
-            refusals and TensorRT-LLM's commands; ``complete`` is false then.
-        model_config: For a dry run: the model's config.json, where the checkpoint is not there.
+            refusals, TensorRT-LLM's commands and the repository's texts; ``complete`` is false
+            then.
+        configs: For a dry run: what is known of models that are not there.
 
     Raises:
         SpecError, UnsupportedError, EnvironmentError_, BuildError, ValidationFailed: by stage.
@@ -96,11 +110,11 @@ def build(
         checkpoint = run("checkpoint", lambda: stages.fetch(job))
     except ToolkitError as error:
         # Without a network a dry run still tells what it can.
-        if not dry_run or not (model_config or isinstance(error, EnvironmentError_)):
+        if not dry_run or not (configs.model or isinstance(error, EnvironmentError_)):
             raise
-        return _preview(job, run, runtime, model_config, reachable=False)
+        return _preview(job, run, runtime, configs, reachable=False)
     if dry_run and not checkpoint.reused:
-        return _preview(job, run, runtime, model_config, reachable=True)
+        return _preview(job, run, runtime, configs, reachable=True)
     commands: tuple[str, ...] = ()
     if runtime == "openvino":
         complete = _for_cpu(job, run, checkpoint)
@@ -136,26 +150,36 @@ def _foresee(job: Job, runtime: BuiltRuntime) -> None:
 
 
 def _preview(
-    job: Job, run: _Run, runtime: BuiltRuntime, model_config: Path | None, *, reachable: bool
+    job: Job, run: _Run, runtime: BuiltRuntime, configs: Configs, *, reachable: bool
 ) -> BuildResult:
     """What config.json alone decides."""
     from toolkit.pipeline.architectures import draft_architecture, target_architecture
     from toolkit.pipeline.planning import make_plan
+    from toolkit.repository.nvidia import preview_nvidia
 
     deployment, store = job.deployment, job.workspace
     offline = job.offline or not reachable
     nothing = BuildResult(deployment, tuple(run.done), complete=False, runtime=runtime)
     try:
-        arch = target_architecture(deployment, store, model_config=model_config, offline=offline)
+        arch = target_architecture(deployment, store, model_config=configs.model, offline=offline)
     except (EnvironmentError_, SpecError):
-        if model_config is not None:
+        if configs.model is not None:
             raise
         return nothing
     try:
-        drafting = draft_architecture(deployment, arch, store, offline=offline)
+        drafting = draft_architecture(
+            deployment, arch, store, model_config=configs.draft, offline=offline
+        )
     except (EnvironmentError_, SpecError):
+        if configs.draft is not None:
+            raise
         drafting = None  # everything but the draft's own sizes is checked all the same
-    return replace(nothing, commands=make_plan(deployment, arch, draft=drafting).commands)
+    plan = make_plan(deployment, arch, draft=drafting)
+    if runtime == "openvino":
+        return replace(nothing, commands=plan.commands)
+    pinned = stages.settled(deployment, plan.resolved, runtime=runtime, release=plan.release)
+    texts = preview_nvidia(pinned, arch, PurePosixPath(NOWHERE), draft=drafting)
+    return replace(nothing, commands=plan.commands, preview=texts)
 
 
 def _for_cpu(job: Job, run: _Run, checkpoint: Artifact) -> bool:

@@ -233,7 +233,10 @@ def _notes(deployment: Deployment, target: Target, memory: MemoryPlan | None) ->
     if target.gpu is None:
         notes.append("no GPU is named: memory and the GPU's formats were not checked (--gpu NAME)")
     if target.release.container is None and not deployment.serving.image:
-        notes.append(f"no Triton image with {target.release.title} is known: set serving.image")
+        notes.append(
+            f"no Triton image with {target.release.title} is known: build one, and set "
+            f"serving.image: {target.release.built_image}"
+        )
     section = "build_flags" if target.runtime == "tensorrt" else "llm_api"
     how = _HOW[target.release.checked(section)]
     notes.append(f"{target.release.title}: {_CHECKED.format(how=how)}")

@@ -170,6 +170,15 @@ class Release(Entry):
         """The newest Triton image that holds it; None if none is known to."""
         return max(self.containers, key=lambda image: image.triton, default=None)
 
+    @property
+    def built_image(self) -> str:
+        """What TensorRT-LLM's docker/Makefile calls a Triton image that it is asked to build.
+
+        ``make -C docker tritonrelease_build IMAGE_TAG=VERSION`` in a checkout of the release
+        (tensorrtllm_backend, docs/build.md): the way to one where none is published.
+        """
+        return f"tensorrt_llm/tritonrelease:{self.version}"
+
     def checked(self, section: str) -> Checked:
         """The least that a section's sources are worth."""
         order: tuple[Checked, ...] = ("near", "documentation", "tag")

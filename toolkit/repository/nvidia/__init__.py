@@ -4,6 +4,6 @@
 has, ``writing`` renders them, ``checking`` proves a rendered repository against the table.
 """
 
-from toolkit.repository.nvidia.writing import render_nvidia
+from toolkit.repository.nvidia.writing import preview_nvidia, render_nvidia
 
-__all__ = ["render_nvidia"]
+__all__ = ["preview_nvidia", "render_nvidia"]

@@ -25,11 +25,11 @@ from toolkit.repository.layout import (
     template_root,
 )
 from toolkit.repository.nvidia import pytorch, tensorrt
-from toolkit.repository.nvidia.kv_share import draft_share
+from toolkit.repository.nvidia.kv_share import built_draft_share, draft_share
 from toolkit.repository.nvidia.parameters import EnginePaths
 from toolkit.repository.nvidia.tokenizer_info import FILE as TOKENIZER_INFO
 from toolkit.repository.nvidia.tokenizer_info import tokenizer_info
-from toolkit.spec.models import Deployment
+from toolkit.spec.models import Deployment, DraftModel
 
 SERVING = "llm_serving"
 _MODE = 0o644
@@ -48,10 +48,26 @@ class _Job:
     target: Target
     arch: Architecture
     resolved: ResolvedQuantization
+    served_at: PurePath
+    draft_share: float | None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the templates of a runtime print, and what its models are called."""
+
+    runtime: str
+    values: Mapping[str, Any]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Places:
     engine: Path
     checkpoint: Path
     out: Path
-    served_at: PurePath
+    link: Link
+    copy_tokenizer: Copy
 
 
 def render_nvidia(
@@ -81,17 +97,56 @@ def render_nvidia(
     Raises:
         SpecError, UnsupportedError: the runtime, the release or the GPU cannot do what is asked.
     """
-    target = target_of(deployment)
     # The checkpoint may be quantized already: the formats are the deployment's.
     arch = replace(read_architecture(checkpoint), quantization=None)
+    job = _job(deployment, arch, served_at, built_draft_share(engine, arch))
+    places = _Places(engine, checkpoint, out, link, copy_tokenizer)
+    _write(job, _contents(job), out)
+    if job.target.runtime == "tensorrt":
+        _put_engines(job, places)
+        return deployment.name, tensorrt.BLS
+    _put_model(job, places)
+    return deployment.name, ALIAS
+
+
+def preview_nvidia(
+    deployment: Deployment,
+    arch: Architecture,
+    served_at: PurePath,
+    *,
+    draft: Architecture | None = None,
+) -> dict[str, str]:
+    """Every text that :func:`render_nvidia` would render, by its place; nothing is written.
+
+    Args:
+        deployment: What would be served.
+        arch: The target model, as its config.json has it.
+        served_at: Where the repository would lie.
+        draft: The draft model of draft-model speculation, where it is known.
+
+    Raises:
+        SpecError, UnsupportedError: the runtime, the release or the GPU cannot do what is asked.
+    """
+    share = None if draft is None else draft_share(draft, arch)
+    job = _job(deployment, arch, served_at, share)
+    contents = _contents(job)
+    return {str(place): text for place, _, text in _files(job, contents) if text is not None}
+
+
+def _job(
+    deployment: Deployment, arch: Architecture, served_at: PurePath, share: float | None
+) -> _Job:
+    target = target_of(deployment)
     check = tensorrt_engine.check if target.runtime == "tensorrt" else pytorch_engine.check
     resolved = check(deployment.engine, deployment.quantization, arch, target.release, target.gpu)
-    job = _Job(deployment, target, arch, resolved, engine, checkpoint, out, served_at)
-    write = _write_tensorrt if target.runtime == "tensorrt" else _write_pytorch
-    return write(job, link, copy_tokenizer)
+    return _Job(deployment, target, arch, resolved, served_at, share)
 
 
-def _write_pytorch(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, str]:
+def _contents(job: _Job) -> _Contents:
+    return _tensorrt_contents(job) if job.target.runtime == "tensorrt" else _pytorch_contents(job)
+
+
+def _pytorch_contents(job: _Job) -> _Contents:
     deployment, release = job.deployment, job.target.release
     models = pytorch.pytorch_models(deployment, release)
     values = {
@@ -99,18 +154,10 @@ def _write_pytorch(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, st
         "llm_arguments": pytorch.model_arguments(deployment, job.arch, release, job.resolved),
         "settings": _settings(deployment, pytorch.service_settings(deployment, release)),
     }
-    names = {_SERVICE: deployment.name, ALIAS_TEMPLATE: ALIAS}
-    _write(job, "pytorch", values, names)
-    version = job.out / deployment.name / VERSION
-    link(job.checkpoint, version / "model")
-    copy_tokenizer(job.checkpoint, version / "tokenizer")
-    for name in ("draft", "adapters"):
-        if (job.engine / name).is_dir():
-            link(job.engine / name, version / name)
-    return deployment.name, ALIAS
+    return _Contents("pytorch", values, {_SERVICE: deployment.name, ALIAS_TEMPLATE: ALIAS})
 
 
-def _write_tensorrt(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, str]:
+def _tensorrt_contents(job: _Job) -> _Contents:
     deployment, release = job.deployment, job.target.release
     if deployment.name == tensorrt.ENSEMBLE:
         raise SpecError(
@@ -119,35 +166,40 @@ def _write_tensorrt(job: _Job, link: Link, copy_tokenizer: Copy) -> tuple[str, s
             hint="choose another name; clients may call either",
         )
     paths = {name: _paths(job, name) for name in (tensorrt.TARGET, tensorrt.DRAFT)}
-    share = draft_share(job.engine, job.arch)
     models = tensorrt.tensorrt_models(
-        deployment, job.arch, release, job.resolved, paths, draft_share=share
+        deployment, job.arch, release, job.resolved, paths, draft_share=job.draft_share
     )
     settings = _settings(deployment, tensorrt.service_settings(deployment, release))
     # NVIDIA's backend exports the engine's metrics; twice would count twice.
     settings["housekeeping"]["engine_families"] = False
     values = {"models": models.by_template(), "settings": settings}
-    names = {_SERVICE: deployment.name}
-    _write(job, "tensorrt", values, names)
+    return _Contents("tensorrt", values, {_SERVICE: deployment.name})
+
+
+def _put_model(job: _Job, places: _Places) -> None:
+    version = places.out / job.deployment.name / VERSION
+    places.link(places.checkpoint, version / "model")
+    places.copy_tokenizer(places.checkpoint, version / "tokenizer")
+    for name in ("draft", "adapters"):
+        if (places.engine / name).is_dir():
+            places.link(places.engine / name, version / name)
+
+
+def _put_engines(job: _Job, places: _Places) -> None:
+    out, checkpoint = places.out, places.checkpoint
     for model in (tensorrt.PREPROCESSING, tensorrt.POSTPROCESSING):
-        version = job.out / model / VERSION
-        _copy_serving(version)
-        copy_tokenizer(job.checkpoint, version / "tokenizer")
-    copy_tokenizer(job.checkpoint, job.out / deployment.name / VERSION / "tokenizer")
-    _engine_files(job, link, drafting=models.draft is not None)
-    return deployment.name, tensorrt.BLS
-
-
-def _engine_files(job: _Job, link: Link, *, drafting: bool) -> None:
-    version = job.out / tensorrt.TARGET / VERSION
-    places = {"target": version / "engine", "adapters": version / "adapters"}
-    if drafting:
-        places["draft"] = job.out / tensorrt.DRAFT / VERSION / "engine"
-    for name, place in places.items():
-        if (job.engine / name).is_dir():
-            link(job.engine / name, place)
+        _copy_serving(out / model / VERSION)
+        places.copy_tokenizer(checkpoint, out / model / VERSION / "tokenizer")
+    places.copy_tokenizer(checkpoint, out / job.deployment.name / VERSION / "tokenizer")
+    version = out / tensorrt.TARGET / VERSION
+    built = {"target": version / "engine", "adapters": version / "adapters"}
+    if isinstance(job.deployment.engine.speculation, DraftModel):
+        built["draft"] = out / tensorrt.DRAFT / VERSION / "engine"
+    for name, place in built.items():
+        if (places.engine / name).is_dir():
+            places.link(places.engine / name, place)
     if job.deployment.engine.guided_decoding is not None:
-        content = tokenizer_info(job.checkpoint / "tokenizer.json", job.arch)
+        content = tokenizer_info(checkpoint / "tokenizer.json", job.arch)
         (version / TOKENIZER_INFO).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -168,40 +220,49 @@ def _settings(deployment: Deployment, engine: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _write(job: _Job, runtime: str, values: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    environment = _environment()
-    context = {"deployment": job.deployment, "release": job.target.release, **values}
-    for place, source in _templates(runtime):
-        model = names.get(place.parts[0], place.parts[0])
-        target = job.out / model / Path(*place.parts[1:])
-        target = target.with_name(target.name.removesuffix(SUFFIX))
-        if model == tensorrt.DRAFT and "draft" not in values["models"]:
-            continue
+def _write(job: _Job, contents: _Contents, out: Path) -> None:
+    for place, source, text in _files(job, contents):
+        target = out / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.name.endswith(SUFFIX):
-            name = str(source.relative_to(template_root()))
-            text = environment.get_template(name).render(context)
-            target.write_text(text.lstrip("\n"), encoding="utf-8")
+        if text is not None:
+            target.write_text(text, encoding="utf-8")
         else:
             shutil.copyfile(source, target)
         target.chmod(_MODE)
     # Triton wants a version folder for every model, an ensemble's stays empty.
-    for folder in job.out.iterdir():
+    for folder in out.iterdir():
         (folder / VERSION).mkdir(exist_ok=True)
+
+
+def _files(job: _Job, contents: _Contents) -> Iterator[tuple[Path, Path, str | None]]:
+    """Place in the repository, template, and what it renders to; None for what is copied."""
+    environment = _environment()
+    context = {"deployment": job.deployment, "release": job.target.release, **contents.values}
+    for template, source in _templates(contents.runtime):
+        folder, *rest = template.parts
+        model = contents.names.get(folder, folder)
+        if model == tensorrt.DRAFT and "draft" not in contents.values["models"]:
+            continue
+        place = Path(model, *rest[:-1], template.name.removesuffix(SUFFIX))
+        text = None
+        if source.name.endswith(SUFFIX):
+            name = str(source.relative_to(template_root()))
+            text = environment.get_template(name).render(context).lstrip("\n")
+        yield place, source, text
 
 
 def _templates(runtime: str) -> Iterator[tuple[Path, Path]]:
     """Place and template; files of the runtime replace shared ones of the same place."""
     root, found = template_root(), dict[Path, Path]()
-    for file in _files(root / SHARED / _SHARED_MODEL):
+    for file in _sources(root / SHARED / _SHARED_MODEL):
         found[Path(_SERVICE, file.relative_to(root / SHARED / _SHARED_MODEL))] = file
-    for file in _files(root / runtime):
+    for file in _sources(root / runtime):
         folder, *rest = file.relative_to(root / runtime).parts
         found[Path(_SERVICE if folder == _OVERLAYS[runtime] else folder, *rest)] = file
     yield from sorted(found.items())
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _sources(folder: Path) -> Iterator[Path]:
     """Files of ``folder`` without the caches that tools leave beside sources."""
     for file in sorted(folder.rglob("*")):
         parts = file.relative_to(folder).parts
@@ -211,7 +272,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _copy_serving(version: Path) -> None:
     source = template_root() / SHARED / _SHARED_MODEL / VERSION / SERVING
-    for file in _files(source):
+    for file in _sources(source):
         target = version / SERVING / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
