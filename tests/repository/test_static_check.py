@@ -49,6 +49,14 @@ def write(file: str, text: str) -> Spoil:
     return lambda repository: (repository / file).write_text(text)
 
 
+def damage(file: str) -> Spoil:
+    def spoil(repository: Path) -> None:
+        (repository / file).unlink()  # engine files are links to the artifact
+        (repository / file).write_bytes(b"\x00\xff")
+
+    return spoil
+
+
 def remove(file: str) -> Spoil:
     return lambda repository: (repository / file).unlink()
 
@@ -91,6 +99,12 @@ def test_a_fresh_repository_is_in_order(rendered: Path) -> None:
         (edit(ENGINE, "target", "max_position", value=128), SETTINGS, "reaches 128"),
         (edit(ENGINE, "target", "vocab_size", value=100), TOKENIZER, "the model has 100 tokens"),
         (edit(TOKENIZER, "decoder", value={"type": "WordPiece"}), TOKENIZER, "WordPiece"),
+        (write(SETTINGS, '{"model_name": '), SETTINGS, "not JSON"),
+        (write(SETTINGS, '{"model_name": "chat"}'), SETTINGS, "'engine' is missing"),
+        (write(TOKENIZER, "<html>"), TOKENIZER, "not JSON"),
+        (edit(TOKENIZER, "model", value={}), TOKENIZER, "'vocab' is missing"),
+        (damage(ENGINE), ENGINE, "not JSON"),
+        (write("chat/1/extra.py", "def half("), "chat/1/extra.py:1", "cannot be read"),
         (write("chat/1/extra.py", "import torch.nn"), "chat/1/extra.py:1", "imports torch.nn"),
         (write("chat/1/extra.py", "from toolkit import errors"), "chat/1/extra.py:1", "toolkit"),
         (write("chat/1/a.json", '{"token": "hf_' + "a1" * 17 + '"}'), "chat/1/a.json", "token"),
@@ -101,6 +115,14 @@ def test_spoilt_repositories(repository: Path, spoil: Spoil, where: str, message
     spoil(repository)
     findings = check_static(repository)
     assert [each for each in findings if each.where == where and message in each.message], findings
+
+
+def test_a_unigram_vocabulary_is_read_too(repository: Path) -> None:
+    vocabulary = {"type": "Unigram", "vocab": [["a", -1.0], ["b", -2.0]]}
+    edit(TOKENIZER, "model", value=vocabulary)(repository)
+    assert check_static(repository) == []
+    edit(TOKENIZER, "model", "vocab", value=[["a", -1.0]] * 500)(repository)
+    assert [finding.where for finding in check_static(repository)] == [TOKENIZER]
 
 
 def test_no_folder_is_an_error(tmp_path: Path) -> None:

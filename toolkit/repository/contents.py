@@ -46,9 +46,11 @@ def _model(repository: Path, model: Path) -> Iterator[Finding]:
     for each in missing:
         yield Finding(str((model / VERSION / each).relative_to(repository)), "is missing")
     yield from foreign_imports(repository, model / VERSION)
-    if not missing:
-        yield from _settings(repository, model)
-        yield from _tokenizer(repository, model)
+    for check in (_settings, _tokenizer) if not missing else ():
+        try:
+            yield from check(repository, model)
+        except _DamagedError as error:
+            yield error.finding
 
 
 def foreign_imports(
@@ -58,7 +60,13 @@ def foreign_imports(
     own = {each.stem for each in version.iterdir()}
     allowed = own | _RUNTIME_MODULES | more | set(sys.stdlib_module_names)
     for file in sorted(version.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None) or 1
+            yield Finding(f"{file.relative_to(repository)}:{line}", f"cannot be read: {error}")
+            continue
+        for node in ast.walk(tree):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.append(node.module)
@@ -68,56 +76,85 @@ def foreign_imports(
                     yield Finding(where, f"imports {name}, which a server need not have")
 
 
+class _DamagedError(Exception):
+    """A file does not hold what every check of it needs."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding(where, message)
+
+
+class _Document:
+    """A JSON file of the repository."""
+
+    def __init__(self, repository: Path, file: Path) -> None:
+        self.where = str(file.relative_to(repository))
+        try:
+            self._content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _DamagedError(self.where, f"is not JSON: {error}") from None
+
+    def get(self, *keys: str) -> Any:
+        """The value below ``keys``."""
+        value = self._content
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise _DamagedError(self.where, f"{key!r} is missing")
+            value = value[key]
+        return value
+
+
 def _settings(repository: Path, model: Path) -> Iterator[Finding]:
-    where = str((model / SETTINGS_FILE).relative_to(repository))
-    settings: dict[str, Any] = json.loads((model / SETTINGS_FILE).read_text(encoding="utf-8"))
-    engine: dict[str, Any] = json.loads((model / ENGINE_FOLDER / "engine.json").read_text())
-    wanted = settings["engine"]
-    if settings["model_name"] != model.name:
-        yield Finding(where, f"model_name is {settings['model_name']!r}, not {model.name!r}")
-    for name, value in settings["limits"].items():
+    settings = _Document(repository, model / SETTINGS_FILE)
+    engine = _Document(repository, model / ENGINE_FOLDER / "engine.json")
+    wanted, limits = settings.get("engine"), settings.get("limits")
+    if settings.get("model_name") != model.name:
+        named = settings.get("model_name")
+        yield Finding(settings.where, f"model_name is {named!r}, not {model.name!r}")
+    for name, value in limits.items():
         if wanted.get(name) != value:
-            yield Finding(where, f"limits.{name} is {value}, the engine's is {wanted.get(name)}")
-    longest = engine["target"]["max_position"]
-    if settings["limits"]["max_seq_len"] > longest:
+            message = f"limits.{name} is {value}, the engine's is {wanted.get(name)}"
+            yield Finding(settings.where, message)
+    served, reached = settings.get("limits", "max_seq_len"), engine.get("target", "max_position")
+    if served > reached:
         yield Finding(
-            where,
-            f"limits.max_seq_len is {settings['limits']['max_seq_len']}, "
-            f"the compiled model reaches {longest}",
+            settings.where,
+            f"limits.max_seq_len is {served}, the compiled model reaches {reached}",
             hint="lower engine.limits.max_seq_len",
         )
     yield from _engine_files(repository, model, wanted, engine)
 
 
 def _engine_files(
-    repository: Path, model: Path, wanted: dict[str, Any], engine: dict[str, Any]
+    repository: Path, model: Path, wanted: dict[str, Any], engine: _Document
 ) -> Iterator[Finding]:
     folder = model / ENGINE_FOLDER
     where = str(folder.relative_to(repository))
     folders = [folder]
     if wanted.get("speculation") == "draft_model":
-        if engine["draft"] is None:
+        if engine.get("draft") is None:
             yield Finding(where, "speculation by draft model, but the engine has no draft")
             return
         folders.append(folder / "draft")
     for each in folders:
         for name in ("openvino_model.xml", "openvino_model.bin"):
-            if engine["runtime"] == "openvino" and not (each / name).is_file():
+            if engine.get("runtime") == "openvino" and not (each / name).is_file():
                 yield Finding(str((each / name).relative_to(repository)), "is missing")
 
 
 def _tokenizer(repository: Path, model: Path) -> Iterator[Finding]:
     file = model / TOKENIZER_FOLDER / "tokenizer.json"
-    where = str(file.relative_to(repository))
-    tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    tokenizer = _Document(repository, file)
     yield from tokenizer_findings(repository, file)
-    ids = [each["id"] for each in tokenizer.get("added_tokens", ())]
-    ids += tokenizer["model"]["vocab"].values()
-    engine: dict[str, Any] = json.loads((model / ENGINE_FOLDER / "engine.json").read_text())
-    if max(ids) >= engine["target"]["vocab_size"]:
+    vocabulary = tokenizer.get("model", "vocab")
+    # Unigram models list their pieces in order, the others map them to numbers.
+    ids = list(vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary)))
+    ids += [each["id"] for each in tokenizer.get().get("added_tokens", ())]
+    size = _Document(repository, model / ENGINE_FOLDER / "engine.json").get("target", "vocab_size")
+    if max(ids) >= size:
         yield Finding(
-            where,
-            f"holds token id {max(ids)}, the model has {engine['target']['vocab_size']} tokens",
+            tokenizer.where,
+            f"holds token id {max(ids)}, the model has {size} tokens",
             hint="the tokenizer belongs to another model",
         )
 
@@ -128,8 +165,12 @@ def tokenizer_findings(repository: Path, file: Path) -> Iterator[Finding]:
     if not file.is_file():
         yield Finding(where, "is missing")
         return
-    tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for kind in _decoder_kinds(tokenizer.get("decoder")):
+    try:
+        decoder = _Document(repository, file).get("decoder")
+    except _DamagedError as error:
+        yield error.finding
+        return
+    for kind in _decoder_kinds(decoder):
         if kind not in DECODERS:
             yield Finding(where, f"decoder {kind} is not supported")
 
