@@ -55,6 +55,11 @@ class RunningServer:
         return self.endpoints.metrics_url
 
     @property
+    def companion_url(self) -> str:
+        """Where the process beside it listens; empty without one."""
+        return self.state().companion_url
+
+    @property
     def log(self) -> Path:
         """The server's log file."""
         return self._directory.log
@@ -363,7 +368,9 @@ def _await_guard(state: RunState) -> None:
 
 def _drain_timeout(directory: RunDirectory) -> float:
     try:
-        return LaunchPlan.model_validate_json(directory.plan_file.read_text()).drain_timeout
+        plan = LaunchPlan.model_validate_json(directory.plan_file.read_text())
+        beside = plan.companion.drain_timeout if plan.companion else 0.0
+        return plan.drain_timeout + beside
     except (OSError, ValueError):
         return 0.0
 

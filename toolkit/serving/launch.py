@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from toolkit.serving import container_run
+from toolkit.serving.companion import CompanionPlan
 from toolkit.serving.container_run import Container
 from toolkit.serving.install import ServerBinary
 from toolkit.serving.ports import Endpoints
@@ -57,6 +58,7 @@ class LaunchPlan(BaseModel):
     ranks: Ranks = Ranks()
     mpirun: Path | None = None
     container: Container | None = None
+    companion: CompanionPlan | None = None
     environment: dict[str, str] = {}
 
     @property

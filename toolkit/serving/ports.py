@@ -61,44 +61,56 @@ def choose(host: str, ports: Ports) -> Endpoints:
         for name in sorted(_NAMES, key=lambda each: wanted[each] == 0):
             bound = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            chosen[name] = _bind(bound, host, wanted[name], name)
+            chosen[name] = _bind(bound, host, wanted[name], f"serving.ports.{name}")
     return Endpoints(host, **chosen)
 
 
-def _bind(bound: socket.socket, host: str, port: int, name: str) -> int:
+def choose_one(host: str, port: int, field: str) -> int:
+    """A single port, as :func:`choose` does; ``field`` of the deployment file asks for it.
+
+    Raises:
+        ServerError: it is taken, or ``host`` is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return _bind(bound, host, port, field)
+
+
+def _bind(bound: socket.socket, host: str, port: int, field: str) -> int:
+    host_field = f"{field.split('.')[0]}.host"
     try:
         bound.bind((host, port))
         bound.listen(1)  # under SO_REUSEADDR only listening proves that nobody else does
     except socket.gaierror as error:
         raise ServerError(
             f"{host!r} cannot be resolved: {error.strerror}",
-            where="serving.host",
+            where=host_field,
             hint="use an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         ) from error
     except PermissionError as error:
         raise ServerError(
             f"port {port} may not be used: {error.strerror}",
-            where=f"serving.ports.{name}",
+            where=field,
             hint="ports below 1024 need root; choose a higher one",
         ) from error
     except OSError as error:
-        raise _taken(host, port, name, error) from error
+        raise _taken(host, port, field, error) from error
     return int(bound.getsockname()[1])
 
 
-def _taken(host: str, port: int, name: str, error: OSError) -> ServerError:
+def _taken(host: str, port: int, field: str, error: OSError) -> ServerError:
     import errno
 
     if error.errno != errno.EADDRINUSE:
         return ServerError(
             f"cannot listen on {host}: {error.strerror}",
-            where="serving.host",
+            where=f"{field.split('.')[0]}.host",
             hint="use an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         )
     holder = procfs.listener(port)
     return ServerError(
         f"port {port} is already in use{f' by {holder}' if holder else ''}",
-        where=f"serving.ports.{name}",
-        hint=f"stop that process, or choose another port: --set serving.ports.{name}=0 "
-        "takes any free one",
+        where=field,
+        hint=f"stop that process, or choose another port: --set {field}=0 takes any free one",
     )

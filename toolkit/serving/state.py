@@ -65,6 +65,7 @@ class RunState(BaseModel):
     http_port: int = 0
     grpc_port: int = 0
     metrics_port: int = 0
+    companion_url: str = ""
     repository: str
     repository_digest: str
     plan_fingerprint: str

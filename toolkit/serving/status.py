@@ -38,6 +38,7 @@ class ServerStatus:
             "http": ends.http_url,
             "grpc": ends.grpc_url,
             "metrics": ends.metrics_url,
+            "gateway": self.state.companion_url or None,
             "load": None if self.load is None else vars(self.load),
             "kv_cache_scale": self.state.kv_cache_scale,
             "restarts": [each.model_dump() for each in self.state.restarts],

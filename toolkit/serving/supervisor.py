@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from toolkit.errors import ServerError
 from toolkit.serving import diagnose, launch, probe, procfs, watched
+from toolkit.serving.companion import Companion
 from toolkit.serving.health import HealthPolicy, HealthWatch
 from toolkit.serving.logs import RotatingLog
 from toolkit.serving.ports import Endpoints, choose
@@ -78,6 +79,9 @@ class Supervisor:
         self._hanging = threading.Event()
         self._kills = procfs.KernelKills()
         self._down_since: float | None = None
+        self._companion = plan.companion and Companion(
+            plan.companion, self._take_output, lambda text: self._say(text)
+        )
         ports = plan.ports
         self._recovery = Recovery(
             self._policy.recovery, any_port=0 in (ports.http, ports.grpc, ports.metrics)
@@ -112,6 +116,8 @@ class Supervisor:
             except ServerError as error:
                 return self._fail(Failure(message=error.message, hint=error.hint))
             finally:
+                if self._companion:
+                    self._companion.stop(lambda: True)
                 self._log.close()
 
     def _first_state(self) -> RunState:
@@ -165,6 +171,7 @@ class Supervisor:
         try:
             reason = self._until_ready(process, endpoints)
             if reason is None:
+                self._accompany(endpoints)
                 served_by = watched.server_pid(process.pid, self._plan, self._state.shm_prefix)
                 ready_at = time.monotonic()
                 self._now_ready(ready_at)
@@ -237,6 +244,8 @@ class Supervisor:
                 problem = watch.problem()
                 if problem is not None:
                     return self._reason(problem, process)
+                if self._companion:
+                    self._companion.tick()
                 self._pause(_TICK)
         except Stopped:
             watch.close()
@@ -258,6 +267,8 @@ class Supervisor:
         """Triton stops accepting and lets requests finish; what is left at the end is killed."""
         self._say(f"draining for up to {self._plan.drain_timeout:g} s")
         self._update(status="draining", detail="")
+        if self._companion:
+            self._companion.stop(lambda: self._stops > 1)
         process.terminate()
         deadline = time.monotonic() + self._plan.drain_timeout + _AFTER_DRAIN
         unloading = False
@@ -269,6 +280,11 @@ class Supervisor:
                 what = "a model does not unload" if unloading else "requests did not end in time"
                 self._say(f"{what}; killing the server")
                 return
+
+    def _accompany(self, endpoints: Endpoints) -> None:
+        if self._companion:
+            self._companion.start(endpoints)
+            self._update(companion_url=self._companion.url)
 
     def _now_ready(self, at: float) -> None:
         restarts = self._state.restarts
