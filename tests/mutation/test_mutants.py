@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from mutants import PROSE, Mutant, draw, misspelt, sites
-from trials import attempt, copied
+from trials import attempt, copied, failing, stages
 
 ROOT = Path(__file__).parents[2]
 DRAWN = draw(ROOT, 240, seed=7)
@@ -114,10 +114,19 @@ def test_a_mutant_is_tried_and_taken_back(repository: Path, changed: str, outcom
     assert json.loads(trial.record())["mutant"]["sort"] == mutant.sort
 
 
-def test_tests_that_fail_without_a_mutant_are_no_proof(repository: Path) -> None:
+def test_no_tests_are_no_proof(repository: Path) -> None:
     mutant = draw(repository, 1, 1)[0]
     with pytest.raises(RuntimeError, match="pytest ended with 4"):
         attempt(repository, mutant, [["tests/nowhere.py"]])
+
+
+def test_a_test_that_fails_anyway_is_not_asked(repository: Path) -> None:
+    with (repository / "tests/test_it.py").open("a") as out:
+        out.write("def test_of_something_else():\n    assert False\n")
+    useless = failing(repository, ["tests"])
+    assert useless == ["tests/test_it.py::test_of_something_else"]
+    (order, *_) = stages("flags", ["tests/other.py"], useless)
+    assert failing(repository, ["tests", *(word for word in order if word.startswith("--"))]) == []
 
 
 def test_a_commit_is_copied_as_it_was(repository: Path) -> None:

@@ -55,7 +55,7 @@ class Trial:
     """What became of a mutant.
 
     Attributes:
-        by: The first test that failed; the last stage's tests if none did.
+        by: The first test that failed.
         seconds: Of wall time.
     """
 
@@ -90,14 +90,20 @@ def copied(root: Path, commit: str | None = None) -> Iterator[Path]:
         yield copy
 
 
-def stages(group: str, without: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
+def stages(
+    group: str, without: Sequence[str] = (), useless: Sequence[str] = ()
+) -> tuple[tuple[str, ...], ...]:
     """Which tests to ask, in order.
 
     Args:
         group: Of the mutant.
         without: Test files to leave out, in every stage.
+        useless: Single tests to leave out.
     """
-    ignored = tuple(f"--ignore={path}" for path in without)
+    ignored = (
+        *(f"--ignore={path}" for path in without),
+        *(f"--deselect={test}" for test in useless),
+    )
     return tuple((*paths, *ignored) for paths in STAGES.get(group, STAGES[""]))
 
 
@@ -119,22 +125,25 @@ def attempt(copy: Path, mutant: Mutant, order: Iterable[Sequence[str]]) -> Trial
 
 
 def _asked(copy: Path, order: Iterable[Sequence[str]]) -> tuple[Outcome, str]:
-    by = ""
     for paths in order:
-        by = " ".join(paths)
-        code, said = run_tests(copy, paths)
-        if code in (FAILED, BROKEN):
-            named = _NAMED.search(said)
-            return "killed", named[1] if named else by
-        if code:
-            raise RuntimeError(f"pytest ended with {code}: {said[-2000:]}")
-    return "survived", by
+        failed = failing(copy, paths, "-x")
+        if failed:
+            return "killed", failed[0]
+    return "survived", "nothing"
 
 
-def run_tests(copy: Path, paths: Sequence[str]) -> tuple[int, str]:
-    """pytest's exit status and what it said, at low priority and up to the first failure."""
-    words = ["-x", "-q", "-p", "no:cacheprovider", "-o", "timeout=120"]
-    return _python(copy, "-m", "pytest", *words, "-m", "not slow and not e2e", *paths)
+def failing(copy: Path, paths: Sequence[str], *words: str) -> list[str]:
+    """Names of tests that fail, or of files that cannot even be read; all of them without ``-x``.
+
+    Raises:
+        RuntimeError: pytest could not be asked.
+    """
+    usual = ("-q", "-p", "no:cacheprovider", "-o", "timeout=120", "-m", "not slow and not e2e")
+    code, said = _python(copy, "-m", "pytest", *usual, *words, *paths)
+    names = _NAMED.findall(said)
+    if code not in (0, FAILED, BROKEN) or bool(code) != bool(names):
+        raise RuntimeError(f"pytest ended with {code}: {said[-2000:]}")
+    return list(dict.fromkeys(names))
 
 
 def _loaded(copy: Path) -> str:
