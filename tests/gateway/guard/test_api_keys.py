@@ -110,7 +110,7 @@ def admission_of(tmp_path: Path, **limits: int) -> tuple[KeyedAdmission, str, Cl
 
 def refused(admission: KeyedAdmission, text: str, tokens: int, model: str = "chat") -> GatewayError:
     with pytest.raises(GatewayError) as caught:
-        admission.admit(admission.authenticate(bearer(text)), model, tokens)
+        admission.admit(admission.authenticate(bearer(text)), model, 0, tokens)
     return caught.value
 
 
@@ -123,39 +123,40 @@ def test_requests_a_minute(tmp_path: Path) -> None:
     admission, text, clock, _ = admission_of(tmp_path, requests_per_minute=2)
     caller = admission.authenticate(bearer(text))
     for _ in range(2):
-        admission.admit(caller, "chat", 1)
+        admission.admit(caller, "chat", 1, 0)
     error = refused(admission, text, 1)
     assert error.status == 429
     assert error.retry_after_s == 30
     clock.now = 30.0
-    admission.admit(caller, "chat", 1)
+    admission.admit(caller, "chat", 1, 0)
 
 
 def test_tokens_that_were_not_used_are_given_back(tmp_path: Path) -> None:
     admission, text, clock, _ = admission_of(tmp_path, tokens_per_minute=1000)
     caller = admission.authenticate(bearer(text))
-    grant = admission.admit(caller, "chat", 900)
-    assert refused(admission, text, 200).status == 429
-    grant.end(100)
-    grant.end(0)  # a second time counts for nothing
-    admission.admit(caller, "chat", 900).end(900)
+    with admission.admit(caller, "chat", 100, 800) as grant:
+        assert refused(admission, text, 200).status == 429
+        grant.used(60)
+        grant.used(40)
+    with admission.admit(caller, "chat", 100, 800) as grant:
+        grant.used(900)
     assert refused(admission, text, 60).retry_after_s == 4
     clock.now = 60.0
     # More than a minute's worth is let in once the bucket is full, instead of never.
-    admission.admit(caller, "chat", 5000)
+    admission.admit(caller, "chat", 0, 5000)
 
 
 def test_requests_and_tokens_at_once(tmp_path: Path) -> None:
     admission, text, _, path = admission_of(tmp_path, concurrent_requests=2, concurrent_tokens=1000)
     caller = admission.authenticate(bearer(text))
-    first = admission.admit(caller, "chat", 600)
+    first = admission.admit(caller, "chat", 100, 500)
     assert "concurrent tokens" in refused(admission, text, 500).message
-    second = admission.admit(caller, "chat", 400)
+    second = admission.admit(caller, "chat", 0, 400)
     assert "concurrent requests" in refused(admission, text, 1).message
     # New limits in the file apply at once, and what runs still counts.
     entries = read(path)
     write(path, {"a": entries["a"].model_copy(update={"limits": KeyLimits(concurrent_requests=1)})})
-    first.end(600)
+    first.__exit__(None, None, None)
     assert "limit of 1 concurrent requests" in refused(admission, text, 1).message
-    second.end(400)
-    admission.admit(caller, "chat", 10_000)
+    second.__exit__(None, None, None)
+    admission.admit(caller, "chat", 0, 10_000)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from toolkit.gateway.guard.keys import Key, KeyRing
@@ -23,10 +24,19 @@ class Caller:
 
 
 class Grant(Protocol):
-    """Permission for one request."""
+    """Permission for one request, held while it runs."""
 
-    def end(self, used_tokens: int) -> None:
-        """The request is over and took so many tokens, prompt included. Call exactly once."""
+    def used(self, tokens: int) -> None:
+        """So many more tokens were taken, prompts included; the others are given back."""
+
+    def __enter__(self) -> Grant: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class Admission(Protocol):
@@ -39,8 +49,8 @@ class Admission(Protocol):
             GatewayError: 401.
         """
 
-    def admit(self, caller: Caller, model: str, tokens: int) -> Grant:
-        """Let a request in that takes at most ``tokens``, prompt and answers together.
+    def admit(self, caller: Caller, model: str, prompt_tokens: int, max_tokens: int) -> Grant:
+        """Let a request in of so many prompt tokens and at most so many of answers.
 
         Raises:
             GatewayError: 403 for a model that is not the caller's, 429 over a limit.
@@ -54,9 +64,9 @@ class OpenAdmission:
         """Anybody."""
         return Caller()
 
-    def admit(self, caller: Caller, model: str, tokens: int) -> Grant:
+    def admit(self, caller: Caller, model: str, prompt_tokens: int, max_tokens: int) -> Grant:
         """Anything."""
-        return _Free()
+        return _FREE
 
 
 class KeyedAdmission:
@@ -80,8 +90,9 @@ class KeyedAdmission:
         self._meter(key)
         return Caller(key.id, key.request_class, key.models)
 
-    def admit(self, caller: Caller, model: str, tokens: int) -> Grant:
+    def admit(self, caller: Caller, model: str, prompt_tokens: int, max_tokens: int) -> Grant:
         """Within the key's models and limits."""
+        tokens = prompt_tokens + max_tokens
         if caller.models and model not in caller.models:
             raise GatewayError(
                 403, f"this API key may not use {model}", code="model_not_allowed", param="model"
@@ -101,19 +112,32 @@ class KeyedAdmission:
 
 
 class _Free:
-    def end(self, used_tokens: int) -> None:
+    def used(self, tokens: int) -> None:
         return
+
+    def __enter__(self) -> Grant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+_FREE = _Free()
 
 
 class _Counted:
     def __init__(self, meter: Meter, tokens: int, clock: Callable[[], float]) -> None:
-        self._meter, self._tokens, self._clock = meter, tokens, clock
-        self._over = False
+        self._meter, self._reserved, self._clock = meter, tokens, clock
+        self._used = 0
 
-    def end(self, used_tokens: int) -> None:
-        if not self._over:
-            self._over = True
-            self._meter.end(self._tokens, used_tokens, self._clock())
+    def used(self, tokens: int) -> None:
+        self._used += tokens
+
+    def __enter__(self) -> Grant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.end(self._reserved, self._used, self._clock())
 
 
 def _over(exceeded: Exceeded) -> GatewayError:

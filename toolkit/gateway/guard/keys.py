@@ -74,7 +74,13 @@ def make(identity: str, **fields: object) -> NewKey:
             where="id",
             hint="use 1 to 40 lower-case letters, digits and -",
         )
-    return NewKey(text, Key.model_validate({"id": identity, "sha256": _digest(text), **fields}))
+    try:
+        entry = Key.model_validate({"id": identity, "sha256": _digest(text), **fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(each) for each in first["loc"])
+        raise SpecError(f"{first['msg']}", where=place) from None
+    return NewKey(text, entry)
 
 
 def read(path: Path) -> dict[str, Key]:
