@@ -113,6 +113,11 @@ class Gateway(Section):
     access_log: bool = Field(
         default=True, description="One line of JSON a request, without its text."
     )
+    cost_per_hour: float | None = Field(
+        default=None,
+        gt=0,
+        description="What the machine costs an hour, in any currency, for cost per token.",
+    )
     traces: str | None = Field(
         default=None,
         min_length=1,
