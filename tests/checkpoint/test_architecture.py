@@ -173,11 +173,21 @@ def test_another_family_keeps_its_name_and_numbers() -> None:
         ({"model_type": None}, "model_type"),
         ({"num_key_value_heads": 3}, "not a multiple"),
         ({"rope_theta": -1}, "rope_theta"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"eos_token_id": ["</s>"]}, "eos_token_id"),
+        ({"eos_token_id": "</s>"}, "eos_token_id"),
+        ({"bos_token_id": [1.5]}, "bos_token_id"),
     ],
 )
 def test_wrong_numbers_are_named(changes: dict, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         of(**changes)
+
+
+def test_null_means_the_default() -> None:
+    assert of(rms_norm_eps=None).rms_norm_eps == 1e-6
+    assert of(eos_token_id=None).eos_token_ids == ()
 
 
 def test_config_errors_say_where(tmp_path: Path) -> None:

@@ -32,12 +32,16 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path, suffix: str) -> None:
         assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_archive_depends_on_contents_only(checkpoint: Path, tmp_path: Path) -> None:
-    first = pack(checkpoint, tmp_path / "a.tar", Silent())
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_the_archive_depends_on_contents_only(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    first = pack(checkpoint, tmp_path / f"a{suffix}", Silent())
     for path in checkpoint.iterdir():
         path.touch()
         path.chmod(0o600)
-    assert pack(checkpoint, tmp_path / "b.tar", Silent()).sha256 == first.sha256
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+    assert pack(checkpoint, tmp_path / f"b{suffix}", Silent()).sha256 == first.sha256
 
 
 def test_what_was_unpacked_can_be_checked_ever_after(archive: Path, tmp_path: Path) -> None:
@@ -135,6 +139,7 @@ def swap_for_link(members: list) -> None:
         (add("config.json"), "not what the record lists"),
         (flip, "its SHA-256 differs"),
         (swap_for_link, "not what the record lists"),
+        (add("a\0.safetensors", listed=True), "which no checkpoint has"),
         (lambda members: members.pop(2), "is missing"),
         (lambda members: record(members, LICENSE={"size": -1, "sha256": DIGEST}),
          "which no checkpoint has"),
@@ -156,6 +161,33 @@ def test_a_truncated_archive(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ValidationFailed, match=r"damaged or truncated|cannot be read|differs"):
         unpack(archive, tmp_path / "there", Silent())
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.95])
+def test_a_damaged_compressed_archive(checkpoint: Path, tmp_path: Path, where: float) -> None:
+    archive = pack(checkpoint, tmp_path / "tiny.tar.gz", Silent()).path
+    content = bytearray(archive.read_bytes())
+    place = int(len(content) * where)
+    content[place : place + 16] = bytes(255 - byte for byte in content[place : place + 16])
+    archive.write_bytes(content)
+    with pytest.raises(ValidationFailed, match="not as it was packed"):
+        unpack(archive, tmp_path / "there", Silent())
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_folder_is_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read") as caught:
+        unpack(tmp_path, tmp_path / "there", Silent())
+    assert caught.value.where == str(tmp_path)
+
+
+def test_the_folder_where_one_stands_is_a_target_too(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert unpack(archive, Path(), Silent()).problems == ()
+    assert (tmp_path / "here" / "config.json").is_file()
 
 
 def test_a_foreign_tar(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import write_checkpoint
 
-from toolkit.checkpoint import digests, fetch
+from toolkit.checkpoint import digests, fetch, files
 from toolkit.errors import EnvironmentError_, SpecError, ValidationFailed
 from toolkit.progress import Silent
 from toolkit.spec.models import ModelSource
@@ -52,6 +52,47 @@ def test_on_another_file_system_they_are_copied(
     artifact = get(checkpoint, workspace)
     assert (artifact.path / WEIGHTS).read_bytes() == (checkpoint / WEIGHTS).read_bytes()
     assert (artifact.path / WEIGHTS).stat().st_ino != (checkpoint / WEIGHTS).stat().st_ino
+
+
+def test_room_for_all_copies_is_asked_for_before_the_first(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "sharded", shards=3)
+    sizes = [path.stat().st_size for path in checkpoint.glob("*.safetensors")]
+    asked: list[tuple[int, int]] = []
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # a file of somebody else's
+
+    def too_little(directory: Path, needed: int, *, reserve: int = 0) -> None:
+        asked.append((needed, len(list(directory.glob("*.safetensors")))))
+        raise EnvironmentError_("too little")
+
+    monkeypatch.setattr(os, "link", forbidden)
+    monkeypatch.setattr(files, "ensure_space", too_little)
+    with pytest.raises(EnvironmentError_, match="too little"):
+        get(checkpoint, workspace)
+    ((needed, there),) = asked
+    assert there == 0
+    assert needed > sum(sizes)
+    assert needed == sum(path.stat().st_size for path in checkpoint.iterdir())
+
+
+def test_the_reason_for_copying_is_told_as_it_is(
+    checkpoint: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    class Notes(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    notes: list[str] = []
+    monkeypatch.setattr(os, "link", forbidden)
+    fetch(ModelSource(source=str(checkpoint)), workspace, progress=Notes())
+    assert len(notes) == 1
+    assert "Operation not permitted" in notes[0]
 
 
 def test_only_the_checkpoints_files_are_taken(checkpoint: Path, workspace: Workspace) -> None:
@@ -157,6 +198,7 @@ def test_an_unsound_directory_leaves_no_artifact(checkpoint: Path, workspace: Wo
         ("./nowhere", "there is no ./nowhere", "hf://owner/name"),
         ("acme/tiny", "there is no acme/tiny", "write hf://acme/tiny"),
         ("missing.gguf", "there is no missing.gguf", "hf://"),
+        ("~nobody-of-this-name/m", "there is no ~nobody-of-this-name/m", "hf://"),
         ("sample:gpt5", "no sample 'gpt5'", "sample:smollm2-135m"),
     ],
 )
@@ -194,6 +236,18 @@ class TestPickles:
         assert all(found[name].equal(expected[name]) for name in expected)
         assert not (artifact.path / "pytorch_model.bin").exists()
         assert get(pickled, workspace, ("pytorch_model.bin",)).reused
+
+    def test_the_format_of_before_2020_is_read_too(
+        self, pickled: Path, workspace: Workspace, tmp_path: Path
+    ) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        expected = load_file(tmp_path / "expected.safetensors")
+        torch.save(expected, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+        found = load_file(get(pickled, workspace, ("pytorch_model.bin",)).path / WEIGHTS)
+        assert found.keys() == expected.keys()
+        assert all(found[name].equal(expected[name]) for name in expected)
 
     def test_a_pickle_that_runs_code_is_refused_even_when_allowed(
         self, pickled: Path, workspace: Workspace, tmp_path: Path

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from gguf_files import HEAD, TinyGguf
+from gguf_files import HEAD, HIDDEN, INNER, TinyGguf
 from ml_dtypes import bfloat16
 
-from toolkit.checkpoint import Llama3Rope, fetch, read_architecture, verify
+from toolkit.checkpoint import Llama3Rope, converter, fetch, read_architecture, verify
 from toolkit.checkpoint.gguf import convert
 from toolkit.checkpoint.gguf_config import llama3_factors
 from toolkit.checkpoint.weights import read_weights
@@ -149,6 +149,8 @@ def test_llama_31s_factors_are_those_of_transformers() -> None:
         (TinyGguf(extra={"blk.0.attn_q.bias": np.ones(64, np.float32)}), "lacks model.layers.0"),
         (TinyGguf(without=("blk.1.ffn_up.weight",)), "lacks model.layers.1.mlp.up_proj.weight"),
         (TinyGguf(pre="falcon"), "'falcon'"),
+        (TinyGguf(without=("blk.0.ffn_up.weight",),
+                  extra={"blk.0.ffn_up.weight": np.ones((INNER, HIDDEN), np.int32)}), "I32"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_by_name(
@@ -186,6 +188,37 @@ def test_as_a_source_it_is_converted_once(tmp_path: Path) -> None:
     assert again.path == first.path
     TinyGguf(seed=1).write(tmp_path / "tiny.gguf")
     assert fetch(source, workspace, progress=Silent()).key != first.key
+
+
+def test_another_converter_or_library_converts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    TinyGguf().write(tmp_path / "tiny.gguf")
+    source = ModelSource(source=str(tmp_path / "tiny.gguf"))
+    first = fetch(source, workspace, progress=Silent())
+    current = converter.converter()
+    for change in ({"code": "other"}, {"gguf": "0.0"}, {"tokenizers": "0.0"}):
+        assert change.keys() <= current.keys()
+        monkeypatch.setattr(converter, "converter", lambda change=change: {**current, **change})
+        assert not fetch(source, workspace, progress=Silent()).reused
+    monkeypatch.undo()
+    assert fetch(source, workspace, progress=Silent()).key == first.key
+
+
+def test_the_converter_is_all_the_code_that_decides_a_conversion() -> None:
+    grimp = pytest.importorskip("grimp")
+    room = "toolkit.checkpoint"
+    graph = grimp.build_graph("toolkit")
+    seen, pending = set(), [f"{room}.gguf"]
+    while pending:
+        module = pending.pop()
+        seen.add(module)
+        below = graph.find_modules_directly_imported_by(module)
+        pending += [each for each in below if each.startswith(f"{room}.") and each not in seen]
+    # They decide whether there is room, not what is written.
+    seen.discard(f"{room}.files")
+    assert {f"{room}.{name}" for name in converter.MODULES} == seen
 
 
 def test_an_interrupted_conversion_leaves_no_artifact(tmp_path: Path) -> None:

@@ -96,6 +96,22 @@ def test_the_wheel_arrives_checked_and_is_kept(index: Index, tmp_path: Path) -> 
     assert index.downloads == 1
 
 
+def test_leavings_that_another_process_sweeps_at_the_same_time_do_no_harm(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = index.publish(wheel())
+    shelves = tmp_path / "toolkit-cache" / "wheels"
+    shelves.mkdir(parents=True)
+    listed = Path.glob
+
+    def swept(self: Path, pattern: str) -> list[Path]:
+        found = list(listed(self, pattern))
+        return [*found, self / ".download-gone"] if self == shelves else found
+
+    monkeypatch.setattr(Path, "glob", swept)
+    assert get(sha256).is_file()
+
+
 def test_another_digest_is_refused_and_not_kept(index: Index, tmp_path: Path) -> None:
     index.publish(wheel())
     with pytest.raises(ValidationFailed, match="SHA-256 differs") as caught:

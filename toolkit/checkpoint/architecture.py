@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -130,7 +130,7 @@ def architecture_of(
         max_position=fields.positive("max_position_embeddings", "n_positions", default=2048),
         rope_theta=theta,
         rope_scaling=scaling,
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rms_norm_eps=fields.number("rms_norm_eps", default=1e-6),
         tied_embeddings=bool(config.get("tie_word_embeddings", family == "other")),
         attention_bias=bias,
         output_bias=bias and family in ("llama", "qwen3"),
@@ -139,8 +139,8 @@ def architecture_of(
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         hidden_act=str(config.get("hidden_act", "silu")),
         sliding_window=_sliding_window(config, model_type),
-        bos_token_id=_first(_ids(config, generation, "bos_token_id")),
-        eos_token_ids=_ids(config, generation, "eos_token_id"),
+        bos_token_id=_first(_ids(config, generation, "bos_token_id", where)),
+        eos_token_ids=_ids(config, generation, "eos_token_id", where),
         quantization=_quantization(config),
         num_experts=fields.optional("num_local_experts", "num_experts", "n_routed_experts"),
         mtp_layers=fields.optional("num_nextn_predict_layers") or 0,
@@ -239,6 +239,14 @@ class _Fields:
         given = [name for name in names if self.config.get(name) not in (None, 0)]
         return self.positive(*given) if given else None
 
+    def number(self, name: str, *, default: float) -> float:
+        value = self.config.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            raise SpecError(f"{name} is {value!r}, expected one of (0, 1)", where=self.where)
+        return float(value)
+
     def positive(self, *names: str, default: int | None = None) -> int:
         for name in names:
             value = self.config.get(name)
@@ -266,14 +274,17 @@ def _sliding_window(config: Mapping[str, Any], model_type: str) -> int | None:
     return window if isinstance(window, int) and not isinstance(window, bool) else None
 
 
-def _ids(config: Mapping[str, Any], generation: Mapping[str, Any], name: str) -> tuple[int, ...]:
+def _ids(
+    config: Mapping[str, Any], generation: Mapping[str, Any], name: str, where: str
+) -> tuple[int, ...]:
     # generation_config.json is what generation obeys; config.json often names one id only.
     for source in (generation, config):
         value = source.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return (value,)
-        if isinstance(value, Sequence) and not isinstance(value, str) and value:
-            return tuple(int(item) for item in value)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(item) is int for item in ids):
+            raise SpecError(f"{name} is {value!r}, expected a token's number", where=where)
+        if ids:
+            return tuple(ids)
     return ()
 
 

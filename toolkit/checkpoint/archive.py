@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import lzma
 import shutil
 import sys
 import tarfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,7 +67,7 @@ def pack(directory: Path, out: Path, progress: Progress) -> Packed:
     ensure_space(out.parent, sum(sizes.values()))
     with _replacing(out) as partial:
         progress.start(f"pack {out.name}", sum(sizes.values()), "B")
-        with tarfile.open(partial, f"w:{mode}", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        with _writing(partial, mode) as tar:
             raw = record.model_dump_json(indent=2).encode()
             tar.addfile(_member(PACK_RECORD, len(raw)), io.BytesIO(raw))
             for name in names:
@@ -94,6 +97,7 @@ def unpack(archive: Path, out: Path, progress: Progress) -> CheckpointReport:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SpecError("the target is there already and not empty", where=str(out))
+    out = out.absolute()  # "." has no name of its own
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
@@ -153,7 +157,8 @@ def _record(archive: Path, tar: tarfile.TarFile) -> PackRecord:
     except ValidationError as error:
         raise _tampered(archive, f"its record is damaged: {error.errors()[0]['msg']}") from error
     for name, entry in record.files.items():
-        if name in (".", "..") or not belongs(name) or "\\" in name or entry.size < 0:
+        odd = name in (".", "..") or "\\" in name or not name.isprintable()
+        if odd or not belongs(name) or entry.size < 0:
             raise _tampered(archive, f"its record lists {name!r}, which no checkpoint has")
     return record
 
@@ -161,12 +166,36 @@ def _record(archive: Path, tar: tarfile.TarFile) -> PackRecord:
 @contextmanager
 def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(archive, "r:*") as tar:
+        with _opened(archive) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
             yield tar
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise _tampered(archive, f"it is damaged or truncated: {error}") from error
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    try:
+        return archive.open("rb")
     except FileNotFoundError:
         raise SpecError("no such archive", where=str(archive)) from None
-    except (tarfile.TarError, EOFError) as error:
-        raise _tampered(archive, f"it is damaged or truncated: {error}") from error
+    except OSError as error:
+        raise SpecError(
+            f"the archive cannot be read: {error.strerror}", where=str(archive)
+        ) from error
+
+
+@contextmanager
+def _writing(partial: Path, mode: str) -> Iterator[tarfile.TarFile]:
+    if mode != "gz":
+        with tarfile.open(partial, f"w:{mode}", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+            yield tar
+        return
+    # tarfile's own would write its name and the time into the header.
+    with (
+        partial.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        yield tar
 
 
 @contextmanager

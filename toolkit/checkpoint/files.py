@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -72,19 +72,45 @@ def members(directory: Path, allow_pickle: Iterable[str] = ()) -> tuple[str, ...
     return tuple(names)
 
 
-def link_or_copy(source: Path, target: Path, progress: Progress) -> None:
-    """Give ``source`` a second name, or copy it where the file system has no hard link for it.
-
-    An existing ``target`` is replaced. Symbolic links are followed, as the hub's cache has them.
-    """
-    real = source.resolve()
-    target.unlink(missing_ok=True)
+def expanded(text: str) -> Path:
+    """``text`` as a path, with ``~`` as the home of whom it names; as it is where nobody is so
+    called."""
     try:
-        os.link(real, target)
-    except OSError:
-        ensure_space(target.parent, real.stat().st_size, reserve=0)
-        progress.note(f"{source.name} is copied: it lies on another file system")
-        shutil.copyfile(real, target)
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def link_or_copy(files: Mapping[str, Path], out: Path, progress: Progress) -> None:
+    """Give each of ``files`` a second name in ``out``, or copy it where no hard link can be made
+    (another file system, somebody else's file).
+
+    What is there under a name is replaced. Symbolic links are followed, as the hub's cache has
+    them.
+
+    Raises:
+        EnvironmentError_: no space for all that has to be copied.
+    """
+    copied: dict[str, Path] = {}
+    reasons = []
+    for name, source in files.items():
+        (out / name).unlink(missing_ok=True)
+        real = source.resolve()
+        try:
+            os.link(real, out / name)
+        except OSError as error:
+            copied[name] = real
+            reasons.append(error.strerror or type(error).__name__)
+    if not copied:
+        return
+    total = sum(real.stat().st_size for real in copied.values())
+    ensure_space(out, total)
+    progress.note(f"{len(copied)} files are copied, since they cannot be linked: {reasons[0]}")
+    progress.start(f"copy {len(copied)} files", total, "B")
+    for name, real in copied.items():
+        shutil.copyfile(real, out / name)
+        progress.advance(real.stat().st_size)
+    progress.finish(format_size(total))
 
 
 def ensure_space(directory: Path, needed: int, *, reserve: int = DISK_RESERVE) -> None:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from gguf import ReaderTensor
     from numpy.typing import NDArray
 
-CONVERTER = 1
-"""Raised whenever the same file would give another checkpoint, so that it is converted anew."""
-
 _BLOCK = 32 << 20
 """Bytes of float32 that are dequantized at once."""
 
@@ -104,6 +101,7 @@ def _checked_names(file: GgufFile, arch: Architecture) -> dict[str, str]:
     for ours in file.tensors:
         if ours not in _CONSUMED:
             names[_checkpoint_name(ours, file)] = ours
+    _check_types(file)
     expected = expected_tensors(arch)
     missing, extra = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
     if missing or extra:
@@ -118,6 +116,24 @@ def _checked_names(file: GgufFile, arch: Architecture) -> dict[str, str]:
                 f"{names[name]} is {found}, its metadata asks for {shape}", where=str(file.path)
             )
     return names
+
+
+def _check_types(file: GgufFile) -> None:
+    """Refuse number formats that cannot be dequantized before a byte is written."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES
+    from gguf.quants import dequantize
+
+    for name, tensor in file.tensors.items():
+        _, size = GGML_QUANT_SIZES[tensor.tensor_type]
+        try:
+            dequantize(np.zeros((1, size), np.uint8), tensor.tensor_type)
+        except NotImplementedError:
+            raise UnsupportedError(
+                f"tensor {name!r} is {tensor.tensor_type.name}, which is not dequantized",
+                where=str(file.path),
+                hint="fetch the model as safetensors, or in another GGUF format",
+            ) from None
 
 
 def _checkpoint_name(name: str, file: GgufFile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ def convert_pickles(directory: Path, names: Collection[str], out: Path, progress
     """Write the tensors of the PyTorch files ``names`` as safetensors into ``out``.
 
     They are loaded with ``weights_only``, which admits tensors and plain containers but no code
-    of the file's own, and mapped rather than read, so memory stays small.
+    of the file's own, and mapped rather than read where their format permits, so memory stays
+    small.
 
     Raises:
         SpecError: a file holds something else than a dictionary of tensors.
@@ -43,10 +45,13 @@ def convert_pickles(directory: Path, names: Collection[str], out: Path, progress
     for name in sorted(names):
         path = directory / name
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # The format of before 2020 is no archive, and cannot be mapped.
+            mapped = zipfile.is_zipfile(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SpecError(
-                f"{name} does not load as plain weights: {str(error).splitlines()[0]}",
+                f"{name} does not load as plain weights: {reason}",
                 where=str(path),
                 hint="it holds more than tensors, which is not accepted, allowed or not",
             ) from error

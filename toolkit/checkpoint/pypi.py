@@ -6,6 +6,7 @@ and nothing is installed into this environment.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -98,8 +99,10 @@ def pip_wheel(
 def _sweep(shelves: Path) -> None:
     """Remove what killed downloads left; a running one is younger than a day."""
     for room in shelves.glob(f"{_ROOM}*"):
-        if time.time() - room.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(room, ignore_errors=True)
+        # Another process may finish or sweep it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - room.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(room, ignore_errors=True)
 
 
 def _kept(shelf: Path, sha256: str) -> Path | None:

