@@ -50,5 +50,5 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP_INSTALL) -e ".[quantize,cpu,dev]"
+	$(PIP_INSTALL) -e ".[quantize,cpu,traces,dev]"
 	@touch $@

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from toolkit.gateway.scheduling import ModelState, ReplicaState, Snapshot
 from toolkit.gateway.telemetry.metrics import GatewayMetrics
 from toolkit.gateway.work import Final, GatewayError, Sampling, Usage, Work
@@ -93,11 +95,11 @@ def test_cost_is_that_of_the_last_five_minutes() -> None:
     assert of(metrics).value(name) is None
     clock.now = 100.0
     metrics.finished(work(), "r0", Final("", usage=Usage(900, 100)), 1.0)
-    assert of(metrics).value(name) == 0.1  # 100 s at 0.001 a second
+    assert of(metrics).value(name) == pytest.approx(0.1)  # 100 s at 0.001 a second
     clock.now = 350.0
     metrics.finished(work(), "r0", Final("", usage=Usage(1900, 100)), 1.0)
-    assert of(metrics).value(name) == 0.1  # 300 s for 3,000 tokens
+    assert of(metrics).value(name) == pytest.approx(0.1)  # 300 s for 3,000 tokens
     clock.now = 450.0
-    assert round(of(metrics).value(name) or 0, 9) == 0.15
+    assert of(metrics).value(name) == pytest.approx(0.15)
     clock.now = 10_000.0
     assert of(metrics).value(name) is None
