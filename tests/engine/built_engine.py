@@ -48,8 +48,12 @@ def write_engine(
     quant_algo: str | None = None,
     kv_cache_quant_algo: str | None = None,
     tree_layers: int = 0,
+    model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the directory and return the contents of its config.json."""
+    """Write the directory and return the contents of its config.json.
+
+    ``model`` is the config.json of the checkpoint, which the builder carries over.
+    """
     flags = flags_of(command)
     mode = flags.pop("speculative_decoding_mode", None)
     drafts = int(flags.pop("max_draft_len", 0))
@@ -62,6 +66,7 @@ def write_engine(
             "architecture": "LlamaForCausalLM",
             "dtype": "bfloat16",
             "vocab_size": 128256,
+            **(model or {}),
             "num_hidden_layers": layers,
             "mapping": {"world_size": tensor * pipeline, "tp_size": tensor, "pp_size": pipeline},
             "quantization": {"quant_algo": quant_algo, "kv_cache_quant_algo": kv_cache_quant_algo},

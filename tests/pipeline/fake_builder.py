@@ -39,7 +39,7 @@ formats = {{key: source["quantization"][key] for key in ("quant_algo", "kv_cache
 change = json.loads(os.environ.get("FAKE_CHANGE", "{{}}"))
 write_engine(
     Path(flags["output_dir"]), command, version={version!r}, layers=source["num_hidden_layers"],
-    tensor=ways["tp_size"], pipeline=ways["pp_size"],
+    tensor=ways["tp_size"], pipeline=ways["pp_size"], model=source,
     **{{**formats, **change}},
 )
 """
