@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from model_shapes import LLAMA_1B, LLAMA_8B, MIXTRAL
 
-from toolkit.capacity import host
 from toolkit.capacity.host import HostPlan, fit_host
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.doctor.gpus import FoundGpu
@@ -217,11 +215,3 @@ def test_what_does_not_fit_on_the_cpu_is_refused(available: int, where: str) -> 
         on_host({"limits": {"max_seq_len": 131072}}, available=available)
     assert caught.value.where == where
     assert caught.value.details
-
-
-def test_free_memory_is_what_the_kernel_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2048 kB\n")
-    monkeypatch.setattr(host, "MEMINFO", tmp_path / "meminfo")
-    assert host.available_memory() == 2**21

@@ -13,7 +13,17 @@ from toolkit.quantize.check import ResolvedQuantization
 from toolkit.quantize.modules import LM_HEAD, linear_widths
 from toolkit.spec.models import Engine
 
-MEMINFO = Path("/proc/meminfo")
+_MEMINFO = Path("proc/meminfo")
+_GROUPS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+"""Control groups, version 2 and 1: limit, use, and what of that the kernel gives back."""
 
 _GIB = 2**30
 _STORED_BITS = {"none": 16, "fp8": 16, "w4a8_awq": 16, "int8_sq": 8, "int4_awq": 4, "nvfp4": 8}
@@ -67,7 +77,7 @@ class HostPlan:
             *self.fixed,
             Line("KV cache", pool, f"{self.kv_tokens} tokens of {self.kv_bytes_per_token:.0f} B"),
             Line("left over", self.available - self.used - pool, "for the server and the system"),
-            Line("the machine has free", self.available, f"MemAvailable of {MEMINFO}"),
+            Line("free", self.available, "as the kernel says, or a container's limit"),
         ]
         return [str(term) for term in terms]
 
@@ -115,12 +125,37 @@ def fit_host(
     raise _refusal(plan, engine)
 
 
-def available_memory() -> int:
-    """Bytes that new programs may have without swapping."""
-    for line in MEMINFO.read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{MEMINFO} has no MemAvailable line")
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes to be had without swapping, within the limit of a container if there is one.
+
+    The engine in the repository looks the same way (``paged_engine.memory``, which cannot
+    import this).
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    available = _entry(_text(root / _MEMINFO), "MemAvailable:")
+    if available is None:
+        raise OSError(f"/{_MEMINFO} has no MemAvailable line")
+    free = available * 1024
+    for folder, limit, used, reclaimable in _GROUPS:
+        most, taken = _text(root / folder / limit), _text(root / folder / used)
+        if most.isdigit() and taken.isdigit():
+            cache = _entry(_text(root / folder / "memory.stat"), reclaimable) or 0
+            free = min(free, int(most) - int(taken) + cache)
+    return max(free, 0)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _entry(text: str, name: str) -> int | None:
+    lines = (line.split() for line in text.splitlines())
+    return next((int(words[1]) for words in lines if words[:1] == [name]), None)
 
 
 def _fixed(

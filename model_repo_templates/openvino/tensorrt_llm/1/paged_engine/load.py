@@ -10,6 +10,7 @@ from typing import Any
 from .blocks import BlockPool
 from .config import EngineConfig
 from .engine import PagedEngine
+from .memory import free_memory
 from .proposers import DraftModelProposer, NGramProposer, NoProposer, Proposer
 from .runner import Runner
 from .scheduler import Scheduler
@@ -62,7 +63,7 @@ def _block_count(config: EngineConfig, block_bytes: int) -> int:
     wanted = config.max_batch_size * per_sequence
     if config.kv_cache_bytes is not None:
         wanted = config.kv_cache_bytes // block_bytes
-    affordable = int(_available_memory() * config.kv_cache_fraction) // block_bytes
+    affordable = int(free_memory() * config.kv_cache_fraction) // block_bytes
     scale = float(os.environ.get("TOOLKIT_KV_CACHE_SCALE", "1"))
     count = int(min(wanted, affordable) * scale)
     if count < per_sequence:
@@ -71,10 +72,3 @@ def _block_count(config: EngineConfig, block_bytes: int) -> int:
             f"of max_seq_len needs {per_sequence}: raise kv_cache.size or lower max_seq_len"
         )
     return count
-
-
-def _available_memory() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable line")
