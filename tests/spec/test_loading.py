@@ -242,6 +242,24 @@ def test_a_wrong_flag_is_told_as_it_was_given(refuse: Callable[..., SpecError], 
     assert error.message.startswith(MISTAKES[flag])
 
 
+@pytest.mark.parametrize(
+    "field", [".".join("a" * 3000), f"serving.gpus[{'9' * 5000}]", "serving.gpus[\u0663]"]
+)
+def test_a_field_that_no_file_can_have_is_told(
+    refuse: Callable[..., SpecError], field: str
+) -> None:
+    assert refuse("", f"{field}=1").message == "an override is a dotted field, = and a value"
+
+
+def test_a_variable_of_too_many_parts_is_told(refuse: Callable[..., SpecError]) -> None:
+    assert refuse("", **{f"TOOLKIT{'__A' * 3000}": "1"}).message == "the name has too many parts"
+
+
+def test_a_key_given_twice_in_a_flag_has_no_line(refuse: Callable[..., SpecError]) -> None:
+    error = refuse("", "serving.ports={http: 1, http: 2}")
+    assert error.message == "http is given twice"
+
+
 def test_a_name_into_a_list_is_told(refuse: Callable[..., SpecError]) -> None:
     error = refuse("serving: {gpus: [0]}", "serving.gpus.first=1")
     assert error.message == "serving.gpus is a list; its parts have numbers, not names"
@@ -306,6 +324,11 @@ def test_a_home_folder_is_found(read: Load, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOME", "/home/someone")
     loaded = read("", "model.source=~/model")
     assert loaded.resolved().model.source == "/home/someone/model"
+
+
+def test_a_home_that_nobody_has_is_an_ordinary_folder(read: Load, tmp_path: Path) -> None:
+    loaded = read("", "model.source=~nobody-of-this-name/model")
+    assert loaded.resolved().model.source == str(tmp_path / "~nobody-of-this-name/model")
 
 
 @pytest.mark.parametrize("source", ["builtin", "cnn_dailymail"])

@@ -46,7 +46,8 @@ def test_every_object_refuses_unknown_keys_and_every_field_is_described() -> Non
             continue
         assert model["additionalProperties"] is False, model["title"]
         for name, field in model["properties"].items():
-            described = definitions.get(field.get("$ref", "").rpartition("/")[2], field)
+            section = {**field, **(field.get("anyOf") or [{}])[0]}.get("$ref", "")
+            described = definitions.get(section.rpartition("/")[2], field)
             assert "description" in field or "description" in described or "const" in field, name
 
 
@@ -67,6 +68,9 @@ GOOD = [
     "serving: {gpus: [3], ready_timeout: 2m, default_deadline: 1.5}",
     "scheduling: {classes: {only: {weight: 1}}}",
     "quantization: {exclude: [], accept: {top1_agreement: 1}}",
+    "engine:\nquantization:\nscheduling:\n",
+    "engine: {limits: , speculation: }",
+    "scheduling: {classes: {only: }}",
 ]
 WITH_REFERENCES = [
     "serving: {replicas: '${N:-1}', gpus: ['${GPU}'], ready_timeout: '${T}'}",
@@ -85,6 +89,10 @@ BAD = [
     "serving: {gpus: [0, 0]}",
     "serving: {gpus: [-1]}",
     "serving: {default_deadline: 0}",
+    "serving: {default_deadline: 0.0s}",
+    "engine: {kv_cache: {size: 0 GiB}}",
+    "engine: {speculation: {method: draft_model, draft: }}",
+    "scheduling: {classes: }",
     "scheduling: {classes: {Fast: {}}}",
     "scheduling: {classes: {}}",
     "quantization: {accept: {top1_agreement: 1.5}}",
@@ -117,7 +125,8 @@ def test_what_does_not_load_is_invalid(
 
 
 @pytest.mark.parametrize(
-    "text", ["name: chat", "model: {source: x}", "name: A\nmodel: {source: x}"]
+    "text",
+    ["name: chat", "name: chat\nmodel:", "model: {source: x}", "name: A\nmodel: {source: x}"],
 )
 def test_name_and_model_are_required(text: str, validator: Draft202012Validator) -> None:
     assert not validator.is_valid(written(text))

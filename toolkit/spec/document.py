@@ -240,9 +240,9 @@ class _Builder:
                     "use an alias for a whole value, or write the fields out",
                 )
             elif key in entries:
-                first = entries[key].key_place
+                line = entries[key].key_place.line
                 self._problem(
-                    f"{shown(key)} is given twice, first in line {first.line}",
+                    f"{shown(key)} is given twice" + (f", first in line {line}" if line else ""),
                     place,
                     "keep one of the two",
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,10 @@ class LoadedDeployment:
         """
         if _SCHEME.match(source):
             return source
-        return os.path.normpath(self.path.resolve().parent / Path(source).expanduser())
+        path = Path(source)
+        with contextlib.suppress(RuntimeError):  # "~name" where nobody is so called
+            path = path.expanduser()
+        return os.path.normpath(self.path.resolve().parent / path)
 
     def resolved(self) -> Deployment:
         """The deployment with every path in it made absolute."""

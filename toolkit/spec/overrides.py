@@ -11,8 +11,11 @@ from toolkit.spec.document import Entry, MappingNode, Node, ScalarNode, Sequence
 from toolkit.spec.problems import Place, shown
 
 PREFIX = "TOOLKIT__"
-_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\d+\])*(\.[A-Za-z0-9_-]+(\[\d+\])*)*")
-_STEP = re.compile(r"\[(\d+)\]|[A-Za-z0-9_-]+")
+_DEEPEST = 16
+"""Parts of a name, far above those of any field."""
+_PART = r"[A-Za-z0-9_-]+(\[[0-9]{1,6}\]){0,4}"
+_PATH = re.compile(rf"{_PART}(\.{_PART}){{0,{_DEEPEST - 1}}}")
+_STEP = re.compile(r"\[([0-9]+)\]|[A-Za-z0-9_-]+")
 _SHOWN = 70
 
 
@@ -80,6 +83,8 @@ def _from_variable(variable: str, text: str) -> Override:
             where=label,
             hint="write it like TOOLKIT__ENGINE__LIMITS__MAX_BATCH_SIZE=32",
         )
+    if len(path) > _DEEPEST:
+        raise SpecError("the name has too many parts", where=_short(label))
     return Override(tuple(path), parse_value(text, label), Place(label))
 
 

@@ -40,19 +40,30 @@ class _Generator(GenerateJsonSchema):
         written = super().generate(schema, mode)
         for model in [written, *written.get("$defs", {}).values()]:
             for name, field in model.get("properties", {}).items():
-                model["properties"][name] = _as_written(field)
+                needed = name in model.get("required", ())
+                model["properties"][name] = _as_written(field, needed=needed)
                 if "const" in field:  # the tag of a union: the file has to name it
                     model["required"] = [name, *model.get("required", [])]
         return written
 
 
-def _as_written(field: JsonSchemaValue) -> JsonSchemaValue:
-    # A section's default repeats those of its fields.
+def _as_written(field: JsonSchemaValue, *, needed: bool) -> JsonSchemaValue:
     if "$ref" in field:
+        # A section's default repeats those of its fields.
         field = {name: value for name, value in field.items() if name != "default"}
+        return field if needed else _or_empty(field)
     if "patternProperties" in field:  # names that are free, but not in every letter
-        return {**field, "additionalProperties": False}
+        named = {key: _or_empty(value) for key, value in field["patternProperties"].items()}
+        return {**field, "patternProperties": named, "additionalProperties": False}
     return _with_reference(field)
+
+
+def _or_empty(section: JsonSchemaValue) -> JsonSchemaValue:
+    """A section all of whose lines are commented out: it means its defaults."""
+    if "$ref" not in section:
+        return section
+    notes = {name: value for name, value in section.items() if name != "$ref"}
+    return {**notes, "anyOf": [{"$ref": section["$ref"]}, {"type": "null"}]}
 
 
 def _with_reference(field: JsonSchemaValue) -> JsonSchemaValue:

@@ -7,6 +7,7 @@ the written form and keep the number, so that the rest of the code never sees a 
 from __future__ import annotations
 
 import re
+import sys
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar
 
@@ -63,7 +64,7 @@ def parse_duration(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a duration is written like 500ms, 30s or 2m")  # noqa: TRY004
     if not isinstance(value, str):
-        if not 0 <= value < float("inf"):
+        if not 0 <= value <= sys.float_info.max:
             raise ValueError("a duration cannot be negative or infinite")
         return float(value)
     match = _DURATION.fullmatch(value.strip())
@@ -116,8 +117,13 @@ def _above_zero(value: _Number) -> _Number:
     return value
 
 
+_NOT_ZERO = {"minimum": "", "exclusiveMinimum": r"(?=.*[1-9])"}
+
+
 def _size_schema(limit: str) -> WithJsonSchema:
-    pattern = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?([KMGTkmgt][Ii]?)?[Bb]\s*$"
+    pattern = (
+        rf"^{_NOT_ZERO[limit]}" + r"\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?([KMGTkmgt][Ii]?)?[Bb]\s*$"
+    )
     kinds = [
         {"type": "integer", limit: 0, "description": "bytes"},
         {"type": "string", "pattern": pattern},
@@ -126,7 +132,7 @@ def _size_schema(limit: str) -> WithJsonSchema:
 
 
 def _duration_schema(limit: str) -> WithJsonSchema:
-    pattern = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?(us|ms|s|min|m|h)\s*$"
+    pattern = rf"^{_NOT_ZERO[limit]}" + r"\s*[0-9]{1,30}(\.[0-9]{1,30})?\s?(us|ms|s|min|m|h)\s*$"
     kinds = [
         {"type": "number", limit: 0, "description": "seconds"},
         {"type": "string", "pattern": pattern},
