@@ -167,6 +167,15 @@ def test_static_batching_lets_nobody_join() -> None:
     assert late.usage.first_scheduled >= first.usage.last_token
 
 
+def test_static_batching_lets_nobody_join_for_one_that_ended_at_once() -> None:
+    bench = Bench({**LOAD, "batch": 2, "policy": "static_batch", "extra_tokens": 0})
+    bench.add(0, (1,), 1)
+    first = bench.add(1, tuple(range(20)), 2)
+    late = bench.add(2, (5, 6), 3)
+    finish(bench)
+    assert late.usage.first_scheduled >= first.usage.last_token
+
+
 def test_shared_prefix_is_computed_once() -> None:
     bench = Bench(LOAD)
     prompt = tuple(range(13))

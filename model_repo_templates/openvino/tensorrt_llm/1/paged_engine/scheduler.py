@@ -48,6 +48,7 @@ class Scheduler:
         self._waiting: list[tuple[int, int, Sequence]] = []
         self._order = itertools.count()
         self._resumed = itertools.count(-1, -1)
+        self._someone_left = False
         self.preemptions = 0
 
     @property
@@ -67,6 +68,7 @@ class Scheduler:
         self._release(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
+            self._someone_left = bool(self.running)
         else:
             self._waiting = [entry for entry in self._waiting if entry[2] is not sequence]
             heapq.heapify(self._waiting)
@@ -121,7 +123,9 @@ class Scheduler:
         """Move the first waiting sequence to the running ones, if it may join."""
         if not self._waiting or len(self.running) >= self.config.max_batch_size:
             return False
-        if self.config.policy == "static_batch" and any(s.output_length for s in self.running):
+        # A static batch is complete once one of it has a token, or has left with its last.
+        begun = self._someone_left or any(s.output_length for s in self.running)
+        if self.config.policy == "static_batch" and begun:
             return False
         sequence = self._waiting[0][2]
         match = self.pool.match(sequence.tokens)
