@@ -14,7 +14,7 @@ import random
 import statistics
 from pathlib import Path
 
-from toolkit.bench.endpoint import find_deployed, triton_target
+from toolkit.bench.endpoint import find_deployed, target_at
 from toolkit.bench.lengths import Fixed
 from toolkit.bench.load import ClosedLoop, Stop
 from toolkit.bench.records import Request, clock
@@ -58,7 +58,7 @@ async def run(options: argparse.Namespace) -> None:
     deployed = find_deployed(deployment, root)
     assert deployed.tokenizer, "the repository has no tokenizer"
     words = Tokens(deployed.tokenizer)
-    target = triton_target(deployed.grpc_url, deployment.name, "grpc", timeout=600)
+    target = target_at(deployed.grpc_url, deployment.name, "grpc", timeout=600)
     await target.open()
     dice = random.Random(options.seed)
     ratios, savings = [], []

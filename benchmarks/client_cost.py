@@ -46,10 +46,10 @@ async def drive(ask: Ask) -> int:
 
 async def toolkit_client(url: str, protocol: str) -> int:
     """This toolkit's own."""
-    from toolkit.bench.endpoint import triton_target
+    from toolkit.bench.endpoint import target_at
     from toolkit.bench.records import Request, clock
 
-    target = triton_target(url, MODEL, protocol, timeout=60)
+    target = target_at(url, MODEL, protocol, timeout=60)
     await target.open()
 
     async def ask(number: int) -> int:

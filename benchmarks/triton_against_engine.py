@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine_target import EngineTarget
 
 from toolkit.bench.chat import PlainChat
-from toolkit.bench.endpoint import find_deployed, triton_target
+from toolkit.bench.endpoint import find_deployed, target_at
 from toolkit.bench.lengths import Fixed
 from toolkit.bench.load import ClosedLoop, Stop
 from toolkit.bench.records import RequestRecord
@@ -155,7 +155,7 @@ def main() -> None:
         asyncio.run(serve(options, EngineTarget(model)))
     elif options.worker == "triton":
         url = find_deployed(deployment, root).grpc_url
-        asyncio.run(serve(options, triton_target(url, deployment.name, "grpc", timeout=300)))
+        asyncio.run(serve(options, target_at(url, deployment.name, "grpc", timeout=300)))
     else:
         compare(options.rounds)
 

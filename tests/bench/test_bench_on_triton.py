@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolkit.bench.endpoint import Protocol, triton_target
+from toolkit.bench.endpoint import Protocol, target_at
 from toolkit.bench.load import ClosedLoop, Stop
 from toolkit.bench.records import Request, RequestRecord, Sampling, clock
 from toolkit.bench.runner import Options, run
@@ -26,7 +26,7 @@ def target_of(
     server: RunningServer, protocol: Protocol, model: str = "echo-chat", timeout: float = 60
 ) -> Target:
     url = f"grpc://{server.grpc_url}" if protocol == "grpc" else server.http_url
-    return triton_target(url, model, protocol, timeout=timeout)
+    return target_at(url, model, protocol, timeout=timeout)
 
 
 def ask(target: Target, *prompts: str, tokens: int = 6) -> list[RequestRecord]:
@@ -90,7 +90,7 @@ def test_an_unknown_model_is_a_server_error(echo_server: RunningServer, protocol
 
 def test_an_address_has_to_fit_the_protocol(echo_server: RunningServer) -> None:
     with pytest.raises(SpecError):
-        triton_target(echo_server.http_url, "m", "grpc", timeout=1)
+        target_at(echo_server.http_url, "m", "grpc", timeout=1)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

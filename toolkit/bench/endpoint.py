@@ -12,19 +12,37 @@ from toolkit.errors import ServerError, SpecError, UnsupportedError
 from toolkit.serving.state import ENDED, RunDirectory
 from toolkit.spec.models import Deployment
 
-Protocol = Literal["grpc", "http-stream", "http"]
+Protocol = Literal["grpc", "http-stream", "http", "openai"]
 
 
 @dataclass(frozen=True)
 class Deployed:
     """A deployment's running server, as clients on this machine reach it.
 
-    ``tokenizer`` is the folder that holds the deployment's ``tokenizer.json``, if it is known.
+    ``tokenizer`` is the folder that holds the deployment's ``tokenizer.json``, if it is known;
+    ``gateway_url`` is empty where no gateway was started with it.
     """
 
     grpc_url: str
     http_url: str
     tokenizer: Path | None
+    gateway_url: str = ""
+
+    def url(self, protocol: Protocol | None) -> str:
+        """Where it is asked over ``protocol``.
+
+        Raises:
+            ServerError: it has no gateway, which speaks OpenAI's protocol.
+        """
+        if protocol != "openai":
+            return self.grpc_url if protocol in (None, "grpc") else self.http_url
+        if not self.gateway_url:
+            raise ServerError(
+                "the deployment runs without a gateway",
+                where="gateway.enabled",
+                hint="deploy it with gateway.enabled: true, or pass --url",
+            )
+        return self.gateway_url
 
 
 def find_deployed(deployment: Deployment, root: Path) -> Deployed:
@@ -47,10 +65,15 @@ def find_deployed(deployment: Deployment, root: Path) -> Deployed:
         raise _not_running(deployment.name)
     found = next(Path(state.repository).rglob("tokenizer.json"), None)
     ends = state.endpoints
-    return Deployed(f"grpc://{ends.grpc_url}", ends.http_url, found.parent if found else None)
+    return Deployed(
+        f"grpc://{ends.grpc_url}",
+        ends.http_url,
+        found.parent if found else None,
+        state.companion_url,
+    )
 
 
-def triton_target(url: str, model: str, protocol: Protocol | None, *, timeout: float) -> Target:
+def target_at(url: str, model: str, protocol: Protocol | None, *, timeout: float) -> Target:
     """A target for ``grpc://host:port`` or ``http://host:port``.
 
     Args:
@@ -62,6 +85,7 @@ def triton_target(url: str, model: str, protocol: Protocol | None, *, timeout: f
     Raises:
         SpecError: no usable address, or one that does not fit the protocol.
     """
+    from toolkit.bench.openai_http import OpenAiTarget
     from toolkit.bench.triton_grpc import TritonGrpcTarget
     from toolkit.bench.triton_http import TritonHttpTarget
 
@@ -71,6 +95,8 @@ def triton_target(url: str, model: str, protocol: Protocol | None, *, timeout: f
         raise SpecError(f"protocol {wanted} does not go with this address", where=url)
     if wanted == "grpc":
         return TritonGrpcTarget(host, port, model, timeout=timeout)
+    if wanted == "openai":
+        return OpenAiTarget(host, port, model, timeout=timeout)
     return TritonHttpTarget(host, port, model, stream=wanted == "http-stream", timeout=timeout)
 
 

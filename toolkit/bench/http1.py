@@ -51,24 +51,28 @@ class HttpConnection(asyncio.Protocol):
         """Whether another request may be sent on it."""
         return self.usable and self._exchange is None
 
-    def send(self, method: str, path: str, body: bytes, exchange: Exchange) -> None:
-        """Send a request whose answer goes to ``exchange``."""
+    def send(
+        self, method: str, path: str, body: bytes, exchange: Exchange, *, headers: str = ""
+    ) -> None:
+        """Send a request whose answer goes to ``exchange``; ``headers`` are whole lines."""
         self._reset()
         self._exchange = exchange
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         )
         self._transport.write(head.encode() + body)
 
-    async def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    async def request(
+        self, method: str, path: str, body: bytes = b"", *, headers: str = ""
+    ) -> tuple[int, bytes]:
         """Send a request and wait for the whole answer: its status and body.
 
         Raises:
             ConnectionError: it broke off.
         """
         whole = _Whole(asyncio.get_running_loop().create_future())
-        self.send(method, path, body, whole)
+        self.send(method, path, body, whole, headers=headers)
         return await whole.result
 
     def abort(self) -> None:

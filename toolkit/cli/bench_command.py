@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -48,7 +48,9 @@ def bench_command(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="grpc (streaming, default), http-stream or http."),
+        typer.Option(
+            "--protocol", help="grpc (streaming, default), http-stream, http or openai (gateway)."
+        ),
     ] = None,
     scenario: Annotated[
         str, typer.Option("--scenario", "-s", metavar="NAME|FILE", help="What to run.")
@@ -182,9 +184,11 @@ def _place(
     from toolkit.spec.loading import load
     from toolkit.workspace import default_root
 
-    if protocol not in (None, "grpc", "http-stream", "http"):
+    if protocol not in (None, "grpc", "http-stream", "http", "openai"):
         raise SpecError(
-            f"unknown protocol {protocol!r}", where="--protocol", hint="grpc, http-stream or http"
+            f"unknown protocol {protocol!r}",
+            where="--protocol",
+            hint="grpc, http-stream, http or openai",
         )
     if file is None:
         if url is None or model is None:
@@ -193,9 +197,7 @@ def _place(
     deployment = load(file, overrides=overrides).deployment
     root = workspace or default_root(file)
     found = None if url else find_deployed(deployment, root)
-    address = url or ""
-    if found:
-        address = found.grpc_url if protocol in (None, "grpc") else found.http_url
+    address = found.url(cast("Any", protocol)) if found else url or ""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     return _Place(
         address,
@@ -227,7 +229,7 @@ def _measure(
     quiet: bool,
 ) -> Any:
     from toolkit.bench.chat import chat_format
-    from toolkit.bench.endpoint import triton_target
+    from toolkit.bench.endpoint import target_at
     from toolkit.bench.records import Sampling
     from toolkit.bench.runner import Options, run
     from toolkit.bench.scenario import load_scenario
@@ -235,7 +237,7 @@ def _measure(
     from toolkit.bench.workload import Material
 
     scenario = load_scenario(scenario_name, changes)
-    target = triton_target(place.url, place.model, place.protocol, timeout=timeout)
+    target = target_at(place.url, place.model, place.protocol, timeout=timeout)
     options = Options(
         stop=scenario.stop,
         repeats=scenario.repeats,
