@@ -77,8 +77,10 @@ def test_every_flag_is_in_the_release_with_its_type(
     except UnsupportedError:
         assume(False)
     drafted = engine.get("speculation", {}).get("method") == "draft_model"
-    assert [one.step for one in made] == (["target", "draft"] if drafted else ["target"])
-    for command in made:
+    adapters = len(engine["lora"]["adapters"]) if "lora" in engine else 0
+    steps = ["adapter"] * adapters + ["target"] + (["draft"] if drafted else [])
+    assert [one.step for one in made] == steps
+    for command in made[adapters:]:
         assert command.argv[0] == "trtllm-build"
         flags = flags_of(command)
         for name, text in flags.items():
@@ -213,6 +215,22 @@ def test_heads_are_converted_with_their_target(method: str, options: dict[str, s
     assert (words["--tp_size"], words["--dtype"]) == ("2", "bfloat16")
     assert convert.output in build.inputs
     assert flags_of(build)["max_draft_len"] == "63"
+
+
+def test_adapters_become_what_the_server_reads() -> None:
+    adapters = {"sql": "./s", "chat": "hf://a/chat@main"}
+    first, second, _ = commands({"lora": {"adapters": adapters}, "dtype": "float16"})
+    for number, (name, one) in enumerate((("sql", first), ("chat", second))):
+        assert one.argv[:2] == ("python3", "/app/examples/hf_lora_convert.py")
+        words = dict(zip(one.argv[2::2], one.argv[3::2], strict=True))
+        assert words == {
+            "--in-file": f"adapters/{name}",
+            "--out-dir": f"engines/adapters/{number}",
+            "--storage-type": "float16",
+        }
+        assert (one.inputs, one.output) == ((f"adapters/{name}",), f"engines/adapters/{number}")
+    none = commands({"lora": {"adapters": adapters}}, paths=BuildPaths(adapters={}))
+    assert [one.step for one in none] == ["target"]
 
 
 def parameters(engine: dict[str, Any], of: Release | None = None, **more: Any) -> dict[str, str]:

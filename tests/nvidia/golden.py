@@ -98,7 +98,7 @@ def _put_engines(made: Deployment, checkpoint: Path, engine: Path, target: Targe
     commands = tensorrt.build_commands(made, arch, target.release, resolved=resolved)
     ways = made.engine.parallelism
     for command in commands:
-        if command.step == "convert":
+        if command.step in ("convert", "adapter"):
             continue
         drafting = command.step == "draft"
         formats = Quantization() if drafting else made.quantization

@@ -40,6 +40,7 @@ change = json.loads(os.environ.get("FAKE_CHANGE", "{{}}"))
 write_engine(
     Path(flags["output_dir"]), command, version={version!r}, layers=source["num_hidden_layers"],
     tensor=ways["tp_size"], pipeline=ways["pp_size"], model=source,
+    tree_layers=source.get("num_eagle_layers", 0),
     **{{**formats, **change}},
 )
 """
@@ -47,6 +48,35 @@ _INTERPRETER = """\
 #!/bin/sh
 if [ "$1" = "-c" ]; then echo {version}; exit 0; fi
 exec {python} "$@"
+"""
+_SCRIPTS = """\
+#!{python}
+import json, os, sys
+from pathlib import Path
+script, options = Path(sys.argv[1]), dict(zip(sys.argv[2::2], sys.argv[3::2]))
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(sys.argv) + "\\n")
+if script.name == "hf_lora_convert.py":
+    out, source = Path(options["--out-dir"]), Path(options["--in-file"])
+    out.mkdir(parents=True, exist_ok=True)
+    weights = (source / "adapter_model.safetensors").read_bytes()
+    (out / "model.lora_weights.npy").write_bytes(weights)
+    (out / "model.lora_config.npy").write_bytes((source / "adapter_config.json").read_bytes())
+elif script.name == "convert_checkpoint.py":
+    out = Path(options["--output_dir"])
+    out.mkdir(parents=True, exist_ok=True)
+    config = json.loads((Path(options["--model_dir"]) / "config.json").read_text())
+    ways = {{"tp_size": int(options["--tp_size"]), "pp_size": int(options["--pp_size"])}}
+    formats = {{"quant_algo": None, "kv_cache_quant_algo": None}}
+    made = {{
+        "architecture": script.parent.name, "dtype": options["--dtype"],
+        "num_hidden_layers": config["num_hidden_layers"], "vocab_size": config["vocab_size"],
+        "mapping": {{**ways, "world_size": ways["tp_size"] * ways["pp_size"]}},
+        "quantization": formats, "num_eagle_layers": int(options.get("--num_eagle_layers", 0)),
+    }}
+    (out / "config.json").write_text(json.dumps(made))
+else:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 """
 
 
@@ -67,7 +97,9 @@ class Builder:
                 version=version,
             )
         )
-        for file in (interpreter, program):
+        scripts = folder / "python3"
+        scripts.write_text(_SCRIPTS.format(python=sys.executable, calls=str(self._calls)))
+        for file in (interpreter, program, scripts):
             file.chmod(0o755)
 
     @property
@@ -78,7 +110,7 @@ class Builder:
 
     @property
     def calls(self) -> list[list[str]]:
-        """The command lines so far, without the program."""
+        """The command lines so far, without the program; of a script with its name first."""
         if not self._calls.exists():
             return []
         return [json.loads(line)[1:] for line in self._calls.read_text().splitlines()]

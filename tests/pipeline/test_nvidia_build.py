@@ -153,20 +153,67 @@ def test_a_draft_model_gets_an_engine_of_its_own(
     assert artifact(result, "exported draft").key != artifact(result, "exported").key
 
 
-def test_adapters_are_brought_along_by_number(
+def write_adapter(folder: Path, **changes: Any) -> str:
+    """As PEFT saves one; its weights are its folder's name."""
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_model.safetensors").write_text(folder.name)
+    config = {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "v_proj"], **changes}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_adapters_are_converted_for_engines_and_numbered(
     store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, monkeypatch)
-    for name in ("sql", "chat"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "adapter_model.safetensors").write_text(name)
-    lora = {"adapters": {name: str(tmp_path / name) for name in ("sql", "chat")}}
-    made = deployment(model, {"lora": lora})
-    engine = artifact(built(store, made), "engine").path
-    weights = engine / "adapters" / "1" / "adapter_model.safetensors"
-    assert weights.read_text() == "chat"
-    (tmp_path / "chat" / "adapter_model.safetensors").write_text("other")
+    builder = install(tmp_path, monkeypatch)
+    done = tmp_path / "done"
+    done.mkdir()
+    for part in ("weights", "config"):
+        (done / f"model.lora_{part}.npy").write_text("done")
+    adapters = {"sql": write_adapter(tmp_path / "sql"), "done": str(done)}
+    made = deployment(model, {"lora": {"adapters": adapters}})
+    result = built(store, made)
+    engine = artifact(result, "engine").path
+    for number, weights in enumerate(("sql", "done")):
+        place = engine / "adapters" / str(number)
+        assert (place / "model.lora_weights.npy").read_text() == weights
+        assert (place / "model.lora_config.npy").is_file()
+    convert, build_ = builder.calls
+    assert convert[0] == "/app/examples/hf_lora_convert.py"
+    assert convert[convert.index("--in-file") + 1] == adapters["sql"]
+    assert convert[convert.index("--storage-type") + 1] == "bfloat16"
+    assert build_[build_.index("--lora_plugin") + 1] == "auto"
+    (tmp_path / "sql" / "adapter_model.safetensors").write_text("other")
     assert not artifact(built(store, made, dry_run=True), "engine").reused
+
+
+@pytest.mark.parametrize(
+    ("runtime", "changes", "told"),
+    [
+        ("tensorrt", {"r": 65}, "max_rank: 65"),
+        ("pytorch", {"r": 8, "rank_pattern": {"q_proj": 128}}, "max_rank: 128"),
+        ("tensorrt", {"target_modules": ["q_proj", "up_proj"]}, "attn_q, attn_k, attn_v, mlp_gate"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_built(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    runtime: str, changes: dict[str, Any], told: str,
+) -> None:  # fmt: skip
+    builder = install(tmp_path, monkeypatch)
+    lora = {"adapters": {"sql": write_adapter(tmp_path / "sql", **changes)}}
+    with pytest.raises(SpecError) as caught:
+        built(store, deployment(model, {"runtime": runtime, "lora": lora}))
+    assert caught.value.where == "engine.lora.adapters.sql"
+    assert told in str(caught.value.hint)
+    assert builder.calls == []
+    assert not store.list("exported")
+
+
+def test_what_is_no_adapter_is_refused(store: Workspace, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_text("weights alone")
+    engine = {"runtime": "pytorch", "lora": {"adapters": {"sql": str(tmp_path)}}}
+    with pytest.raises(SpecError, match=r"no adapter_config\.json"):
+        built(store, deployment(model, engine))
 
 
 def test_adapters_in_another_order_are_other_numbers(
@@ -174,15 +221,12 @@ def test_adapters_in_another_order_are_other_numbers(
 ) -> None:
     install(tmp_path, monkeypatch)
     for name in ("sql", "chat"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "adapter_model.safetensors").write_text(name)
+        write_adapter(tmp_path / name)
     for names in (("sql", "chat"), ("chat", "sql")):
         lora = {"adapters": {name: str(tmp_path / name) for name in names}}
         result = built(store, deployment(model, {"lora": lora}))
         folder = artifact(result, "engine").path / "adapters"
-        found = [
-            (folder / str(number) / "adapter_model.safetensors").read_text() for number in (0, 1)
-        ]
+        found = [(folder / str(number) / "model.lora_weights.npy").read_text() for number in (0, 1)]
         assert found == list(names)
         assert not artifact(result, "repository").reused
 
@@ -325,8 +369,6 @@ def test_the_llm_api_gets_its_checkpoint_draft_and_adapters(
     store: Workspace, model: Path, tmp_path: Path
 ) -> None:
     draft = write_checkpoint(tmp_path / "draft", seed=3)
-    (tmp_path / "sql").mkdir()
-    (tmp_path / "sql" / "adapter_model.safetensors").write_text("sql")
     engine = {
         "runtime": "pytorch",
         "speculation": {
@@ -334,7 +376,7 @@ def test_the_llm_api_gets_its_checkpoint_draft_and_adapters(
             "draft": {"source": str(draft)},
             "max_draft_len": 3,
         },
-        "lora": {"adapters": {"sql": str(tmp_path / "sql")}},
+        "lora": {"adapters": {"sql": write_adapter(tmp_path / "sql")}},
     }
     result = built(store, deployment(model, engine))
     assert result.runtime == "pytorch"
@@ -357,6 +399,38 @@ def test_a_head_is_no_whole_checkpoint(store: Workspace, model: Path, tmp_path: 
     (head / "model.safetensors").write_text("head")
     folder = artifact(built(store, deployment(model, engine)), "engine").path
     assert [file.name for file in (folder / "draft").iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("method", "script"),
+    [
+        ({"method": "eagle", "max_draft_len": 63}, "/app/examples/eagle/convert_checkpoint.py"),
+        ({"method": "medusa", "max_draft_len": 63}, "/app/examples/medusa/convert_checkpoint.py"),
+    ],
+)
+def test_heads_are_converted_with_their_target_and_read_back(
+    store: Workspace, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    method: dict[str, Any], script: str,
+) -> None:  # fmt: skip
+    builder = install(tmp_path, monkeypatch)
+    head = tmp_path / "head"
+    head.mkdir()
+    (head / "model.safetensors").write_text("head")
+    limits = {**LIMITS, "max_num_tokens": 512}
+    chosen = {**method, "source": str(head)}
+    result = built(store, deployment(model, {"speculation": chosen, "limits": limits}))
+    convert, build_ = builder.calls
+    assert convert[0] == script
+    converted = convert[convert.index("--output_dir") + 1]
+    assert build_[build_.index("--checkpoint_dir") + 1] == converted
+    assert build_[build_.index("--speculative_decoding_mode") + 1] == method["method"]
+    assert not Path(converted).exists()
+    assert [stage.name for stage in result.stages] == [
+        "checkpoint",
+        "draft",
+        "engine",
+        "repository",
+    ]
 
 
 def test_auto_builds_for_the_gpu_that_is_named(store: Workspace, model: Path) -> None:

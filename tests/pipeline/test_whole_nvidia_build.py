@@ -99,6 +99,7 @@ def test_engines_of_a_target_and_its_draft_over_two_gpus(
 def test_the_llm_api_s_folder_of_a_plain_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "adapter_model.safetensors").write_text("sql")
+    (tmp_path / "sql" / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
     made = deployment(
         write_checkpoint(tmp_path / "model"),
         engine={"runtime": "pytorch", "lora": {"adapters": {"sql": str(tmp_path / "sql")}}},

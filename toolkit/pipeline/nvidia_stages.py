@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.checkpoint import read_architecture
@@ -14,7 +14,7 @@ from toolkit.checkpoint.architecture import Architecture
 from toolkit.engine import tensorrt
 from toolkit.engine.nvidia import Target
 from toolkit.engine.tensorrt import BuildPaths, build_commands, check_engine
-from toolkit.pipeline import parts, stages, trtllm_build
+from toolkit.pipeline import adapters, parts, stages, trtllm_build
 from toolkit.pipeline.planning import make_plan, settle
 from toolkit.pipeline.provenance import tree_digest
 from toolkit.pipeline.stages import Job
@@ -24,6 +24,7 @@ from toolkit.spec.models import Deployment, Eagle, Eagle3, Medusa, Quantization
 from toolkit.workspace import Artifact, Json
 
 _CONVERTED = ".converted"
+_ADAPTERS = "adapters"
 _HEADS = (Eagle, Medusa)
 
 
@@ -35,6 +36,7 @@ class NvidiaJob:
         job: Its deployment names runtime, release and formats, nothing is ``auto``.
         drafting: The draft model or head, if there is one.
         draft_arch: Of a draft model; a head has none of its own.
+        adapters: Directories of the LoRA adapters by name.
     """
 
     job: Job
@@ -44,6 +46,7 @@ class NvidiaJob:
     checkpoint: Artifact
     drafting: Artifact | None = None
     draft_arch: Architecture | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def deployment(self) -> Deployment:
@@ -90,7 +93,14 @@ def decide(job: Job, checkpoint: Artifact, drafting: Artifact | None) -> NvidiaJ
     pinned = resolved.pinned(deployment.quantization)
     deployment = deployment.model_copy(update={"quantization": pinned})
     return NvidiaJob(
-        replace(job, deployment=deployment), target, resolved, arch, checkpoint, drafting, model
+        job=replace(job, deployment=deployment),
+        target=target,
+        resolved=resolved,
+        arch=arch,
+        checkpoint=checkpoint,
+        drafting=drafting,
+        draft_arch=model,
+        adapters=adapters.locate(job, target.runtime),
     )
 
 
@@ -165,7 +175,7 @@ def engines(work: NvidiaJob, exported: Artifact, exported_draft: Artifact | None
             trtllm_build.run_command(command, progress=work.job.progress)
         shutil.rmtree(out / _CONVERTED, ignore_errors=True)
         _read_back(work, out)
-        _put_adapters(work, out, numbered=True)
+        adapters.put(work.adapters, out / _ADAPTERS, "tensorrt")
         _describe(work, out, version)
 
     return work.job.workspace.produce("engine", inputs, build, progress=work.job.progress)
@@ -196,6 +206,11 @@ def _paths(
         engine=str(out / "target"),
         draft_checkpoint=str(exported_draft.path) if exported_draft else "",
         draft_engine=str(out / "draft"),
+        adapters={
+            name: (str(path), str(out / _ADAPTERS / str(number)))
+            for number, (name, path) in enumerate(work.adapters.items())
+            if not adapters.is_converted(path)
+        },
     )
 
 
@@ -219,7 +234,7 @@ def assemble(work: NvidiaJob) -> Artifact:
     def build(out: Path) -> None:
         if (drafting := _drafting_path(work)) is not None:
             _link_tree(drafting, out / "draft")
-        _put_adapters(work, out, numbered=False)
+        adapters.put(work.adapters, out / _ADAPTERS, "pytorch")
         _describe(work, out, None)
 
     return work.job.workspace.produce("engine", inputs, build, progress=work.job.progress)
@@ -235,23 +250,8 @@ def _describe(work: NvidiaJob, out: Path, version: str | None) -> None:
     (out / "engine.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def _adapter_paths(work: NvidiaJob) -> Mapping[str, Path]:
-    lora = work.deployment.engine.lora
-    found = {}
-    for name, source in (lora.adapters if lora else {}).items():
-        part = parts.Part(source, f"engine.lora.adapters.{name}", "the adapter")
-        found[name] = parts.locate(part, progress=work.job.progress, offline=work.job.offline)
-    return found
-
-
 def _adapter_digests(work: NvidiaJob) -> dict[str, Json]:
-    return {name: tree_digest(path) for name, path in _adapter_paths(work).items()}
-
-
-def _put_adapters(work: NvidiaJob, out: Path, *, numbered: bool) -> None:
-    # The engine path knows an adapter by its number, the LLM API by its folder.
-    for number, (name, path) in enumerate(_adapter_paths(work).items()):
-        parts.put(path, out / "adapters" / (str(number) if numbered else name))
+    return {name: tree_digest(path) for name, path in work.adapters.items()}
 
 
 def _drafting_path(work: NvidiaJob) -> Path | None:

@@ -87,7 +87,8 @@ def run_command(command: Command, *, progress: Progress) -> None:
     Raises:
         BuildError: it failed; the end of the log is in the details, its path under ``where``.
     """
-    what = f"{command.step} engine" if command.argv[0] == PROGRAM else f"{command.step} checkpoint"
+    made = {"adapter": "adapter", "convert": "converted checkpoint"}
+    what = made.get(command.step, f"{command.step} engine")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"toolkit-{command.step}-", suffix=".log", delete=False, encoding="utf-8"
     ) as log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -16,7 +17,7 @@ from toolkit.quantize.trtllm_export import check_export
 from toolkit.releases import Release
 from toolkit.spec.models import Deployment, DraftModel, Eagle, Medusa, Quantization
 
-Step = Literal["convert", "target", "draft"]
+Step = Literal["adapter", "convert", "target", "draft"]
 
 _SCRIPTS = PurePosixPath("/app/examples")
 """Where the Triton image keeps TensorRT-LLM's examples (tensorrtllm_backend, README.md)."""
@@ -33,6 +34,8 @@ class BuildPaths:
         engine: Where its engine goes.
         draft_checkpoint: The draft model's TensorRT-LLM checkpoint.
         draft_engine: Where its engine goes.
+        adapters: By name, an adapter as it was trained, and where it goes as the server reads it;
+            every adapter of the deployment if absent.
     """
 
     model: str = "model"
@@ -41,6 +44,7 @@ class BuildPaths:
     engine: str = "engines/target"
     draft_checkpoint: str = "checkpoints/draft"
     draft_engine: str = "engines/draft"
+    adapters: Mapping[str, tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def build_commands(
         ways = engine.parallelism
         spec = deployment.quantization
         resolved = check_export(arch, spec, tensor=ways.tensor, pipeline=ways.pipeline)
-    commands = []
+    commands = list(_adapters(deployment, arch, paths))
     if isinstance(engine.speculation, Eagle | Medusa):
         commands.append(_convert(deployment, engine.speculation, arch, release, paths))
     flags = target_flags(engine, resolved, release)
@@ -115,6 +119,22 @@ def _build(
     workers = flags["workers"]
     assert isinstance(workers, int)
     return Command(step, ("trtllm-build", *words), (checkpoint,), engine, workers)
+
+
+def _adapters(deployment: Deployment, arch: Architecture, paths: BuildPaths) -> Iterator[Command]:
+    """Adapters in the server's own form, by the examples' script (tensorrtllm_backend, lora.md)."""
+    lora = deployment.engine.lora
+    places = paths.adapters
+    if places is None:
+        names = lora.adapters if lora else ()
+        places = {
+            name: (f"adapters/{name}", f"engines/adapters/{number}")
+            for number, name in enumerate(names)
+        }
+    script = str(_SCRIPTS / "hf_lora_convert.py")
+    for source, out in places.values():
+        words = ("--in-file", source, "--out-dir", out, "--storage-type", _dtype(deployment, arch))
+        yield Command("adapter", ("python3", script, *words), (source,), out, 0)
 
 
 def _convert(
