@@ -209,7 +209,7 @@ def _json_site(place: str, content: Any, path: Path_, sort: str) -> Site:
             after = _other(before, sort, rng)
             if isinstance(holder, list) and not isinstance(before, int) and rng.random() < 0.3:
                 after = "(left out)"
-                del holder[last]
+                del holder[int(last)]
             else:
                 holder[last] = after
         text = json.dumps(copy, indent=1, ensure_ascii=False)

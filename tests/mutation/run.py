@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> int:
         useless = _fail_anyway(copy, drawn, asked.without)
         found = []
         for number, mutant in enumerate(drawn, 1):
-            order = trials.stages(mutant.group, asked.without, useless)
+            order = trials.stages(mutant.group, asked.without, useless)[: asked.stages]
             trial = trials.attempt(copy, mutant, order)
             found.append(trial)
             _say(f"{number}/{len(drawn)} {trial.outcome} {trial.seconds} s {mutant} [{trial.by}]")
@@ -51,6 +51,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--group", action="append", help="only these: templates, formats ...")
     parser.add_argument("--commit", help="of this commit, not of the files as they lie here")
     parser.add_argument("--without", action="append", default=[], help="test file to leave out")
+    parser.add_argument("--stages", type=int, help="ask only so many sets of tests, nearest first")
     parser.add_argument("--report", type=Path, help="append a line of JSON for each mutant")
     parser.add_argument("--list", action="store_true", help="say what would be tried")
     return parser
