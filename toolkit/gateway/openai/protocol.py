@@ -1,0 +1,32 @@
+"""uvicorn's HTTP/1.1 protocol, with small buffers and a way to break a connection off.
+
+ASGI has no word for that: an application that returns early makes uvicorn *close*, which waits
+until the client has taken what is buffered; one that reads nothing would keep its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from toolkit.gateway.openai.exchange import ABORT
+
+WRITE_BUFFER = 16 * 2**10
+"""Bytes that wait in one connection before the application feels it."""
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """For ``uvicorn.Config(http=GatewayProtocol)``."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """asyncio: connected."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+
+    def on_message_begin(self) -> None:
+        """httptools: a request begins."""
+        super().on_message_begin()
+        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = extensions

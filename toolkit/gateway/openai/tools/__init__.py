@@ -1,0 +1,1 @@
+"""Calls of tools: how model families write them, and how they are read while they come."""
