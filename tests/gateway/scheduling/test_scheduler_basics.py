@@ -46,7 +46,7 @@ def test_a_request_waits_until_the_slot_before_it_is_free() -> None:
 
 
 def test_the_kv_cache_is_never_promised_twice() -> None:
-    made = scheduler(ReplicaSpec("a", "m", slots=8, kv_tokens=50))
+    made = scheduler(ReplicaSpec("a", "m", slots=8, kv_tokens=80))
     for name in "123":
         made.submit(ticket(name), 0.0)
     assert [a.ticket for a in made.dispatch(0.0)] == ["1", "2"]
@@ -80,7 +80,7 @@ def test_a_withdrawn_request_frees_its_slot_once() -> None:
     made.withdraw("1", 0.1)
     made.withdraw("1", 0.1)
     assert made.dispatch(0.1) == [Assignment("2", "a")]
-    assert made.snapshot(0.1).replicas[0].kv_reserved == 20
+    assert made.snapshot(0.1).replicas[0].kv_reserved == 32
 
 
 def test_what_a_failed_replica_had_goes_elsewhere_with_its_age() -> None:

@@ -1,9 +1,14 @@
-"""The scheduler's one face."""
+"""The scheduler's one face: all models, all classes."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import math
+from collections import Counter
 
+from toolkit.gateway.scheduling.admission import refusal
+from toolkit.gateway.scheduling.classes import ClassPolicy
+from toolkit.gateway.scheduling.expiry import Expiries
+from toolkit.gateway.scheduling.lane import Lane
 from toolkit.gateway.scheduling.replica import Job, Replica
 from toolkit.gateway.scheduling.tickets import (
     Assignment,
@@ -12,21 +17,32 @@ from toolkit.gateway.scheduling.tickets import (
     Refusal,
     ReplicaLoad,
     ReplicaSpec,
-    ReplicaState,
     Snapshot,
     Ticket,
 )
-from toolkit.spec.gateway import RequestClass, Scheduling
+from toolkit.spec.gateway import Scheduling
 
 
 class Scheduler:
-    """Holds requests back until an engine has room, and says who goes where."""
+    """Holds requests back until an engine has room, and says who goes where.
+
+    Call :meth:`dispatch` after whatever may have made room or work (submit, first token, finish,
+    withdraw, requeue, observe, a replica's change), and at :meth:`wake_at`. Events of a ticket
+    that is not known (any more) do nothing, so callers need not order a client's going and an
+    answer's coming. Not thread-safe.
+    """
 
     def __init__(self, scheduling: Scheduling) -> None:
-        self._classes: dict[str, RequestClass] = dict(scheduling.classes)
-        self._replicas: dict[str, Replica] = {}
+        self._scheduling = scheduling
+        self._classes = {
+            name: ClassPolicy.of(name, written) for name, written in scheduling.classes.items()
+        }
+        self._lanes: dict[str, Lane] = {}
+        self._where: dict[str, Lane] = {}  # by replica
         self._jobs: dict[str, Job] = {}
-        self._queues: dict[str, deque[Job]] = {}
+        self._queued: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+        self._expiries = Expiries()
 
     @classmethod
     def of(cls, scheduling: Scheduling) -> Scheduler:
@@ -35,31 +51,44 @@ class Scheduler:
 
     def add_replica(self, spec: ReplicaSpec, now: float) -> None:
         """An engine is ready. Raises ValueError if its id is taken."""
-        if spec.id in self._replicas:
+        if spec.id in self._where:
             raise ValueError(f"replica {spec.id} is there already")
-        self._replicas[spec.id] = Replica(spec)
-        self._queues.setdefault(spec.model, deque())
+        if spec.model not in self._lanes:
+            self._lanes[spec.model] = Lane(self._scheduling, self._classes, self._running)
+        self._where[spec.id] = self._lanes[spec.model]
+        self._where[spec.id].add(spec, now)
 
     def remove_replica(self, replica: str, now: float) -> tuple[str, ...]:
         """An engine is gone for good; returns the tickets it had, to requeue or withdraw."""
-        gone = self._replicas.pop(replica, None)
-        return tuple(gone.jobs) if gone else ()
+        lane = self._where.pop(replica, None)
+        if lane is None:
+            return ()
+        gone = lane.replicas.pop(replica)
+        gone.eject()
+        lane.changed(now)
+        return tuple(gone.jobs)
 
     def eject(self, replica: str, now: float) -> tuple[str, ...]:
         """Send nothing more to a failing engine; returns its tickets, to requeue or withdraw."""
-        failing = self._replicas.get(replica)
-        if failing is None:
+        lane = self._where.get(replica)
+        if lane is None:
             return ()
-        failing.up = False
-        return tuple(failing.jobs)
+        lane.replicas[replica].eject()
+        lane.changed(now)
+        return tuple(lane.replicas[replica].jobs)
 
     def readmit(self, replica: str, now: float) -> None:
         """An ejected engine works again."""
-        if replica in self._replicas:
-            self._replicas[replica].up = True
+        lane = self._where.get(replica)
+        if lane is not None:
+            lane.replicas[replica].up = True
+            lane.changed(now)
 
     def observe(self, replica: str, load: ReplicaLoad, now: float) -> None:
         """What an engine's live metrics say."""
+        lane = self._where.get(replica)
+        if lane is not None:
+            lane.replicas[replica].observe(load, now)
 
     def submit(self, ticket: Ticket, now: float) -> Refusal | None:
         """A request comes: None when it waits, otherwise why it is not taken.
@@ -71,76 +100,85 @@ class Scheduler:
         policy = self._classes[ticket.request_class]
         if ticket.id in self._jobs:
             raise ValueError(f"ticket {ticket.id} is there already")
-        servers = [r for r in self._replicas.values() if r.spec.model == ticket.model and r.up]
-        if not servers:
-            return Refusal("no_replica", f"no replica serves {ticket.model} now", 5.0)
-        if not any(r.holds_at_all(ticket) for r in servers):
-            return Refusal("too_large", "the request is larger than the engine's KV cache", 0.0)
-        if self._queued(ticket.model)[ticket.request_class] >= policy.max_queued:
-            return Refusal("queue_full", f"{policy.max_queued} requests wait already", 5.0)
-        self._enter(Job(ticket))
+        lane = self._lanes.get(ticket.model)
+        job = Job(ticket)
+        refused = refusal(job, policy, lane, self._queued[policy.name], now)
+        if refused is not None or lane is None:
+            return refused
+        self._jobs[ticket.id] = job
+        self._wait(job, lane)
         return None
 
-    def _enter(self, job: Job) -> None:
-        self._jobs[job.ticket.id] = job
-        self._queues[job.ticket.model].append(job)
-
-    def _queued(self, model: str) -> Counter[str]:
-        return Counter(job.ticket.request_class for job in self._queues.get(model, ()))
+    def _wait(self, job: Job, lane: Lane) -> None:
+        lane.push(job)
+        self._queued[job.ticket.request_class] += 1
+        self._expiries.waits(job, self._classes[job.ticket.request_class])
 
     def dispatch(self, now: float) -> list[Assignment]:
         """Who goes where, now. The scheduler counts them as sent."""
+        self._let_expire(now)
         sent = []
-        for queue in self._queues.values():
-            while queue:
-                job = queue[0]
-                fitting = [
-                    r
-                    for r in self._replicas.values()
-                    if r.spec.model == job.ticket.model and r.fits(job)
-                ]
-                if not fitting:
-                    break
-                replica = min(fitting, key=lambda r: (r.outstanding, r.spec.id))
-                queue.popleft()
-                job.replica, job.sent_at = replica.spec.id, now
-                replica.take(job)
-                sent.append(Assignment(job.ticket.id, replica.spec.id))
+        for lane in self._lanes.values():
+            for job in lane.dispatch(now):
+                self._queued[job.ticket.request_class] -= 1
+                self._expiries.runs(job)
+                sent.append(Assignment(job.ticket.id, job.replica or ""))
         return sent
 
     def first_token(self, ticket: str, now: float) -> None:
         """The first token has come; :meth:`progress` counts it."""
-        job = self._jobs.get(ticket)
-        if job is not None and job.first_token_at is None:
-            job.first_token_at = now
+        job, replica = self._sent(ticket)
+        if job is not None and replica is not None:
+            replica.first_token(job, now)
 
     def progress(self, ticket: str, tokens: int, now: float) -> None:
         """So many more tokens have come, the first one included."""
-        job = self._jobs.get(ticket)
-        if job is not None and job.replica in self._replicas:
-            self._replicas[job.replica].progress(job, tokens)
+        job, replica = self._sent(ticket)
+        if job is not None and replica is not None:
+            lane = self._lanes[job.ticket.model]
+            replica.progress(job, tokens, lane.lengths[job.ticket.request_class])
 
-    def finish(self, ticket: str, *, output_tokens: int, cached_tokens: int, now: float) -> None:
-        """The answer is complete: its room is free."""
-        self._leave(ticket)
+    def finish(
+        self, ticket: str, *, output_tokens: int, cached_tokens: int | None, now: float
+    ) -> None:
+        """The answer is complete: its room is free.
+
+        ``cached_tokens``: None when the engine does not say.
+        """
+        job = self._jobs.get(ticket)
+        if job is None or job.replica is None:
+            self._leave(ticket, now)
+            return
+        lane = self._lanes[job.ticket.model]
+        cost = lane.learn(job, output_tokens, cached_tokens, now)
+        self._forget(job)
+        lane.vacate(job, cost, now)
 
     def withdraw(self, ticket: str, now: float) -> None:
         """The client is gone or the request failed; does nothing the second time."""
-        self._leave(ticket)
+        self._leave(ticket, now)
 
-    def _leave(self, ticket: str) -> None:
-        job = self._jobs.pop(ticket, None)
+    def _leave(self, ticket: str, now: float) -> None:
+        job = self._jobs.get(ticket)
         if job is None:
             return
+        lane = self._lanes[job.ticket.model]
+        self._forget(job)
         if job.replica is None:
-            self._queues[job.ticket.model].remove(job)
-        else:
-            self._vacate(job)
+            self._unqueue(job, lane)
+            return
+        if job.tokens:
+            lane.lengths[job.ticket.request_class].observe(job.tokens, cut=True)
+        lane.vacate(job, lane.price(job, job.tokens), now)
 
-    def _vacate(self, job: Job) -> None:
-        replica = self._replicas.get(job.replica or "")
-        if replica is not None and job.ticket.id in replica.jobs:
-            replica.drop(job)
+    def _forget(self, job: Job) -> None:
+        del self._jobs[job.ticket.id]
+        self._expiries.forget(job)
+
+    def _unqueue(self, job: Job, lane: Lane) -> None:
+        if not job.expired:
+            lane.discard(job)
+            self._queued[job.ticket.request_class] -= 1
 
     def requeue(self, ticket: str, now: float) -> Refusal | None:
         """Its replica failed before a token: wait again, with its age, for another replica.
@@ -152,62 +190,66 @@ class Scheduler:
             return None
         if job.tokens:
             raise ValueError(f"ticket {ticket} has produced tokens")
-        self._vacate(job)
-        job.shunned |= {job.replica}
-        job.replica = None
-        others = [
-            r
-            for r in self._replicas.values()
-            if r.spec.model == job.ticket.model and r.spec.id not in job.shunned
-        ]
-        if not others:
-            del self._jobs[ticket]
+        lane = self._lanes[job.ticket.model]
+        failed = job.replica
+        lane.vacate(job, 0.0, now)
+        job.wait_again(failed)
+        if not any(
+            name not in job.shunned and replica.holds_at_all(job.ticket)
+            for name, replica in lane.replicas.items()
+        ):
+            self._forget(job)
             return Refusal("no_replica", f"no other replica serves {job.ticket.model}", 5.0)
-        queue = self._queues[job.ticket.model]
-        place = sum(1 for other in queue if other.ticket.arrived <= job.ticket.arrived)
-        queue.insert(place, job)
+        lane.estimate(job)
+        self._wait(job, lane)
         return None
 
     def overdue(self, now: float) -> list[Overdue]:
-        """Tickets past their wait or deadline, for the caller to end and withdraw."""
-        late = []
-        for job in self._jobs.values():
-            wait = self._classes[job.ticket.request_class].max_wait
-            waited_out = job.replica is None and wait and now - job.ticket.arrived > wait
-            missed = job.ticket.deadline is not None and now >= job.ticket.deadline
-            if waited_out or missed:
-                late.append(Overdue(job.ticket.id, job.replica is not None))
-        return late
+        """Tickets past their wait or deadline, for the caller to end and withdraw.
+
+        They are named at every call until they are withdrawn. What waits for a model without any
+        replica that is up counts as overdue after ``starvation_after``.
+        """
+        self._let_expire(now)
+        return [Overdue(job.ticket.id, job.replica is not None) for job in self._expiries.over()]
+
+    def _let_expire(self, now: float) -> None:
+        for job in self._expiries.fall_due(now):
+            if job.replica is None:
+                self._unqueue(job, self._lanes[job.ticket.model])
+                job.expired = True
+        for lane in self._lanes.values():
+            given_up = lane.given_up_at()
+            if given_up is not None and now >= given_up:
+                for job in lane.queued():
+                    self._unqueue(job, lane)
+                    job.expired = True
+                    self._expiries.fall(job)
 
     def wake_at(self, now: float) -> float | None:
-        """When to ask again even if nothing happens."""
-        times = []
-        for job in self._jobs.values():
-            wait = self._classes[job.ticket.request_class].max_wait
-            if job.replica is None and wait:
-                times.append(job.ticket.arrived + wait)
-            if job.ticket.deadline is not None:
-                times.append(job.ticket.deadline)
-        return min(times, default=None)
+        """When to call :meth:`overdue` and :meth:`dispatch` though nothing happens."""
+        times = [self._expiries.next_at(), *(lane.wake_at(now) for lane in self._lanes.values())]
+        return min((time for time in times if time is not None), default=None)
 
     def snapshot(self, now: float) -> Snapshot:
         """The state at one moment."""
+        models = []
+        for model, lane in self._lanes.items():
+            queued = {name: len(queue) for name, queue in lane.order.queues.items()}
+            waits = {name: lane.wait_s(name, now) for name in self._classes}
+            known = {name: wait for name, wait in waits.items() if wait < math.inf}
+            models.append(ModelState(model, queued, known))
         return Snapshot(
-            models=tuple(
-                ModelState(name, dict(self._queued(name)), {}) for name in sorted(self._queues)
+            models=tuple(models),
+            replicas=tuple(
+                replica.state(now)
+                for lane in self._lanes.values()
+                for replica in lane.replicas.values()
             ),
-            replicas=tuple(self._state(replica) for replica in self._replicas.values()),
         )
 
-    def _state(self, replica: Replica) -> ReplicaState:
-        return ReplicaState(
-            id=replica.spec.id,
-            model=replica.spec.model,
-            up=replica.up,
-            slots=replica.spec.slots,
-            room=max(0, replica.spec.slots - len(replica.jobs)),
-            running=Counter(job.ticket.request_class for job in replica.jobs.values()),
-            outstanding_tokens=replica.outstanding,
-            kv_tokens=replica.spec.kv_tokens,
-            kv_reserved=replica.kv_reserved,
-        )
+    def _sent(self, ticket: str) -> tuple[Job | None, Replica | None]:
+        job = self._jobs.get(ticket)
+        if job is None or job.replica is None:
+            return None, None
+        return job, self._lanes[job.ticket.model].replicas.get(job.replica)

@@ -1,0 +1,87 @@
+"""How long a new request of a class would wait: for admission and for whoever watches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from toolkit.gateway.scheduling.classes import ClassPolicy
+from toolkit.gateway.scheduling.order import ClassQueue
+from toolkit.gateway.scheduling.pace import Average
+from toolkit.gateway.scheduling.rates import FadingRate
+from toolkit.gateway.scheduling.replica import Job
+
+_WORTH_LEARNING_S = 0.5  # shorter waits say nothing about the forecast
+_CORRECTION = 4.0  # at most so much more, or less, than the plain forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a model's replicas can do, all together, at one moment.
+
+    ``speed`` in engine-seconds a second, ``ends_per_s`` requests that end in a second when full,
+    ``known`` whether any of it was measured.
+    """
+
+    speed: float
+    ends_per_s: float
+    known: bool
+
+
+class Waits:
+    """The forecast, and how it came true.
+
+    A class gets what the others leave, at least its weight's share of those that want something;
+    the work before it in its own queue passes at that rate. What really happened corrects it.
+    """
+
+    def __init__(self, classes: Mapping[str, ClassPolicy]) -> None:
+        self._weights = {name: policy.weight for name, policy in classes.items()}
+        self._offered = {name: FadingRate() for name in classes}
+        self._truth = {name: Average(memory=0.1) for name in classes}
+
+    def arrives(self, job: Job, now: float) -> None:
+        """A job's work is asked for."""
+        self._offered[job.ticket.request_class].note(now, job.cost_s)
+
+    def came_true(self, job: Job, now: float) -> None:
+        """A job whose wait had been foreseen goes to an engine."""
+        if job.foreseen_s >= _WORTH_LEARNING_S:
+            waited = now - job.ticket.arrived
+            ratio = min(_CORRECTION, max(1 / _CORRECTION, waited / job.foreseen_s))
+            self._truth[job.ticket.request_class].add(ratio)
+
+    def corrected(self, name: str, plain_s: float) -> float:
+        """A plain forecast, by experience."""
+        return plain_s * self._truth[name].known(1.0)
+
+    def fair(
+        self, name: str, queues: Mapping[str, ClassQueue], capacity: Capacity, now: float
+    ) -> float:
+        """The plain forecast under fair shares, seconds."""
+        ahead = queues[name].cost_s
+        wanting = [other for other, q in queues.items() if len(q) or other == name]
+        weights = sum(self._weights[other] for other in wanting)
+        share = self._weights[name] / weights
+        horizon = ahead / capacity.speed + 1.0
+        taken = 0.0
+        for other, queue in queues.items():
+            if other == name:
+                continue
+            wants = self._offered[other].per_s(now) + queue.cost_s / horizon
+            fair = self._weights[other] / (
+                weights if len(queue) else weights + self._weights[other]
+            )
+            taken += min(wants / capacity.speed, fair)
+        return self._behind(ahead, capacity, max(share, 1.0 - taken))
+
+    def arrival(self, queues: Mapping[str, ClassQueue], capacity: Capacity) -> float:
+        """The plain forecast in order of arrival, seconds."""
+        return self._behind(sum(q.cost_s for q in queues.values()), capacity, 1.0)
+
+    def _behind(self, ahead: float, capacity: Capacity, share: float) -> float:
+        if capacity.speed <= 0 or share <= 0:
+            return math.inf
+        next_end = 1 / capacity.ends_per_s if capacity.ends_per_s else 0.0
+        return ahead / (capacity.speed * share) + next_end
