@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from toolkit.gateway.openai.fields import UNSUPPORTED
 from toolkit.gateway.work import GatewayError
 
 SERVER_ERROR = "server_error"
+
+_Finding = tuple[ErrorDetails, str, tuple[str, ...]]
 
 
 class ErrorDetail(BaseModel):
@@ -82,16 +86,7 @@ def of_validation(error: ValidationError, body: bytes) -> GatewayError:
     found = error.errors(include_url=False, include_context=False)
     if found[0]["type"] == "json_invalid":
         return GatewayError(400, f"The body is not JSON: {found[0]['msg']}.", code="invalid_json")
-    parsed = _parsed(body)
-    # Where several types are allowed, pydantic says of each what is wrong: the one that came
-    # furthest is what the client meant.
-    field = found[0]["loc"][:1]
-    paths = [
-        (each, _written(each["loc"], parsed, missing=each["type"] == "missing"))
-        for each in found
-        if each["loc"][:1] == field
-    ]
-    first, param = max(paths, key=lambda one: (one[0]["type"] == UNSUPPORTED, len(one[1])))
+    first, param = _most_telling(found, _parsed(body))
     if not param:
         return GatewayError(
             400, f"The body must be a JSON object: {first['msg']}.", code="invalid_type"
@@ -115,17 +110,45 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _written(location: Sequence[int | str], body: Any, *, missing: bool) -> str:
-    """``messages[0].content`` from a location in which pydantic also names union members."""
-    written, here = "", body
+def _most_telling(found: Sequence[ErrorDetails], body: Any) -> tuple[ErrorDetails, str]:
+    """The finding to show, with the field as a client would write it.
+
+    Where several types are allowed, pydantic says of each what is wrong. The client meant the
+    type with the fewest findings, and of those the one that came furthest into the value.
+    """
+    field = found[0]["loc"][:1]
+    candidates = [
+        (each, *_written(each["loc"], body, missing=each["type"] == "missing"))
+        for each in found
+        if each["loc"][:1] == field
+    ]
+    counts = Counter(members for _, _, members in candidates)
+
+    def telling(
+        candidate: tuple[ErrorDetails, str, tuple[str, ...]],
+    ) -> tuple[bool, int, int, bool]:
+        each, path, members = candidate
+        kind = each["type"]
+        return kind == UNSUPPORTED, -counts[members], len(path), not kind.endswith("_type")
+
+    first, param, _ = max(candidates, key=telling)
+    return first, param
+
+
+def _written(
+    location: Sequence[int | str], body: Any, *, missing: bool
+) -> tuple[str, tuple[str, ...]]:
+    """``messages[0].content`` from a location; and the union members that pydantic names in it."""
+    written, here, members = "", body, []
     for place, part in enumerate(location):
-        if isinstance(here, dict) and isinstance(part, str):
-            lacks = missing and place == len(location) - 1
-            if part not in here and not lacks:
-                continue
-            written += f".{part}" if written else part
-            here = here.get(part)
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+        if isinstance(here, list) and isinstance(part, int) and part < len(here):
             written += f"[{part}]"
             here = here[part]
-    return written
+            continue
+        lacks = missing and place == len(location) - 1
+        if isinstance(here, dict) and (part in here or lacks):
+            written += f".{part}" if written else str(part)
+            here = here.get(part)
+        else:
+            members.append(str(part))
+    return written, tuple(members)
