@@ -38,5 +38,6 @@ COMMANDS = (
     Command("logs", "logs_command", "Show the log of a running server.", SERVE),
     Command("stop", "stop_command", "Drain and stop a running server.", SERVE),
     Command("validate", "validate_command", "Check a running server; the CI gate.", MEASURE),
+    Command("observe", "observe_command", "Write alerts and a dashboard.", MEASURE),
     Command("bench", "bench_command", "Measure latency and throughput.", MEASURE),
 )
