@@ -219,14 +219,14 @@ def test_heads_are_converted_with_their_target(method: str, options: dict[str, s
 
 def test_adapters_become_what_the_server_reads() -> None:
     adapters = {"sql": "./s", "chat": "hf://a/chat@main"}
-    first, second, _ = commands({"lora": {"adapters": adapters}, "dtype": "float16"})
+    first, second, _ = commands({"lora": {"adapters": adapters}})
     for number, (name, one) in enumerate((("sql", first), ("chat", second))):
         assert one.argv[:2] == ("python3", "/app/examples/hf_lora_convert.py")
         words = dict(zip(one.argv[2::2], one.argv[3::2], strict=True))
         assert words == {
             "--in-file": f"adapters/{name}",
             "--out-dir": f"engines/adapters/{number}",
-            "--storage-type": "float16",
+            "--storage-type": "bfloat16",
         }
         assert (one.inputs, one.output) == ((f"adapters/{name}",), f"engines/adapters/{number}")
     none = commands({"lora": {"adapters": adapters}}, paths=BuildPaths(adapters={}))

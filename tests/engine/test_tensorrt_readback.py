@@ -157,6 +157,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], Any, str]] = {
         "engine.parallelism.pipeline",
     ),
     "a world of two": (("pretrained_config", "mapping", "world_size"), 2, "engine.parallelism"),
+    "another type": (("pretrained_config", "dtype"), "float16", "engine.dtype"),
     "another model": (("pretrained_config", "num_hidden_layers"), 80, "model.source"),
     "other weights": (
         ("pretrained_config", "quantization", "quant_algo"),
@@ -187,6 +188,15 @@ def test_an_engine_that_differs_is_refused_by_name(
     assert field in everything
     assert "the deployment needs" in everything
     assert caught.value.where == str(tmp_path / "config.json")
+
+
+def test_a_repaired_build_of_the_release_is_the_release(tmp_path: Path) -> None:
+    """What the builder and the repository's check take, the read-back takes too."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["version"] = f"{RELEASE.version}.post1"
+
+    assert built(tmp_path, {}, change=change).version == f"{RELEASE.version}.post1"
 
 
 def test_every_difference_is_told_at_once(tmp_path: Path) -> None:

@@ -324,6 +324,17 @@ CASES: dict[str, Case] = {
     "chunking order in an engine": engine_case(
         "engine.batching.chunking", batching={"chunking": "equal_progress"}
     ),
+    "streaming by several steps in an engine": engine_case(
+        "engine.batching.stream_interval", "pytorch", batching={"stream_interval": 4}
+    ),
+    "graphs without padding in an engine": engine_case(
+        "engine.cuda_graphs.padding",
+        "pytorch",
+        cuda_graphs={"enabled": True, "padding": False},
+    ),
+    "another type than the checkpoint's in an engine": engine_case(
+        "engine.dtype", "pytorch", dtype="float16"
+    ),
     "static batching in an engine": engine_case(
         "engine.batching.policy", "max_utilization", batching={"policy": "static_batch"}
     ),

@@ -52,7 +52,7 @@ def require_release(found: str | None, release: Release, *, where: str) -> None:
     Raises:
         UnsupportedError: it is; what cannot tell its version is left to the read-back.
     """
-    if found is None or found == release.version or found.startswith(f"{release.version}."):
+    if found is None or release.covers(found):
         return
     raise UnsupportedError(
         f"TensorRT-LLM here is {found}, the deployment is for {release.version}: its engines "

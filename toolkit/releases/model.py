@@ -179,6 +179,10 @@ class Release(Entry):
         """
         return f"tensorrt_llm/tritonrelease:{self.version}"
 
+    def covers(self, version: str) -> bool:
+        """Whether ``version`` is this release, or a repaired build of it (``.post1``)."""
+        return version == self.version or version.startswith(f"{self.version}.")
+
     def checked(self, section: str) -> Checked:
         """The least that a section's sources are worth."""
         order: tuple[Checked, ...] = ("near", "documentation", "tag")

@@ -160,7 +160,7 @@ def require_release(
     if release is None:
         return
     found = container_engines.run_once(client, image_id, ["python3", "-c", _VERSION])
-    if not found or found == release.version or found.startswith(f"{release.version}."):
+    if not found or release.covers(found):
         return  # an image that does not tell is left to the server's own check
     raise UnsupportedError(
         f"the image holds TensorRT-LLM {found}, the deployment is for {release.version}",

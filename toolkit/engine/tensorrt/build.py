@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from toolkit.checkpoint.architecture import Architecture
+from toolkit.engine.tensorrt.check import engine_dtype
 from toolkit.engine.tensorrt.flags import draft_flags, target_flags
 from toolkit.quantize.check import ResolvedQuantization, check
 from toolkit.quantize.trtllm_export import check_export
@@ -165,6 +166,4 @@ def _convert(
 
 def _dtype(deployment: Deployment, arch: Architecture) -> str:
     chosen = deployment.engine.dtype
-    if chosen != "auto":
-        return chosen
-    return arch.dtype if arch.dtype in ("bfloat16", "float16") else "bfloat16"
+    return engine_dtype(arch) if chosen == "auto" else chosen

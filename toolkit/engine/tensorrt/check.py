@@ -67,6 +67,7 @@ def check(
     if draft is not None:
         check_export(draft, Quantization(), tensor=ways.tensor, pipeline=ways.pipeline)
     _check_only_pytorch(engine)
+    _check_dtype(engine, arch)
     _check_paged_attention(engine, settled)
     _check_limits(engine)
     _check_speculation(engine, settled)
@@ -90,7 +91,9 @@ def _check_only_pytorch(engine: Engine) -> None:
         "engine.kv_cache.partial_reuse": engine.kv_cache.reuse
         and not engine.kv_cache.partial_reuse,
         "engine.batching.chunking": engine.batching.chunking is not None,
+        "engine.batching.stream_interval": engine.batching.stream_interval > 1,
         "engine.cuda_graphs.batch_sizes": graphs.batch_sizes is not None,
+        "engine.cuda_graphs.padding": not graphs.padding,
         "engine.lora.max_on_gpu": engine.lora is not None and engine.lora.max_on_gpu is not None,
         "engine.lora.max_on_host": engine.lora is not None and engine.lora.max_on_host is not None,
     }
@@ -106,6 +109,23 @@ def _check_only_pytorch(engine: Engine) -> None:
             "engine.cuda_graphs.cache_size",
             "no graphs are recorded",
             "set engine.cuda_graphs.enabled to true, or remove it",
+        )
+
+
+def engine_dtype(arch: Architecture) -> str:
+    """The type that a checkpoint is exported in: its own, if that has 16 bit."""
+    return arch.dtype if arch.dtype in ("bfloat16", "float16") else "bfloat16"
+
+
+def _check_dtype(engine: Engine, arch: Architecture) -> None:
+    own = engine_dtype(arch)
+    # TensorRT-LLM's own conversion of heads is told a type.
+    free = isinstance(engine.speculation, Eagle | Medusa)
+    if engine.dtype not in ("auto", own) and not free:
+        raise refusal(
+            "engine.dtype",
+            f"engines compute in the type that the checkpoint is exported in, {own}",
+            "set it to auto, or engine.runtime to pytorch",
         )
 
 

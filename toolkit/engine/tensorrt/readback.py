@@ -15,12 +15,13 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from toolkit.checkpoint.architecture import Architecture
+from toolkit.engine.tensorrt.check import engine_dtype
 from toolkit.engine.tensorrt.engine_config import CONFIG, EngineConfig, read_engine_config
 from toolkit.engine.tensorrt.flags import draft_flags, target_flags
 from toolkit.errors import ValidationFailed
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.releases import Release
-from toolkit.spec.models import Deployment, Eagle
+from toolkit.spec.models import Deployment, Eagle, Engine
 
 _TYPES = ("auto", "bfloat16", "float16")
 
@@ -86,20 +87,26 @@ def _differences(
     make = target_flags if role == "target" else draft_flags
     flags = make(engine, resolved, release)
     pairs = [
-        ("version", config.version, release.version, "engine.release"),
         ("tp_size", config.tensor, engine.parallelism.tensor, "engine.parallelism.tensor"),
         ("pp_size", config.pipeline, engine.parallelism.pipeline, "engine.parallelism.pipeline"),
         ("world_size", config.world_size, engine.parallelism.world_size, "engine.parallelism"),
+        ("dtype", config.dtype, _dtype(engine, arch), "engine.dtype"),
         ("num_hidden_layers", config.num_layers, arch.num_layers, "model.source"),
         ("quant_algo", config.quant_algo, resolved.weights.quant_algo, "quantization.weights"),
         ("kv_cache_quant_algo", config.kv_cache_quant_algo, resolved.kv_cache.quant_algo,
          "quantization.kv_cache"),
         *_limits(config, deployment, flags, role),
     ]  # fmt: skip
+    if not release.covers(config.version):
+        yield _Difference("version", config.version, release.version, "engine.release")
     for what, built, wanted, field in pairs:
         if built != wanted:
             yield _Difference(what, built, wanted, field)
     yield from _plugins(config, flags, release)
+
+
+def _dtype(engine: Engine, arch: Architecture) -> str:
+    return engine_dtype(arch) if engine.dtype == "auto" else engine.dtype
 
 
 def _limits(

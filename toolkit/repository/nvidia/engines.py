@@ -61,7 +61,7 @@ def _files(folder: Path, engine: EngineConfig) -> Iterator[str]:
 def _engine(
     engine: EngineConfig, config: Any, settings: Mapping[str, Any], table: Release, model: str
 ) -> Iterator[str]:
-    if engine.version != table.version and not engine.version.startswith(f"{table.version}."):
+    if not table.covers(engine.version):
         yield f"was built by TensorRT-LLM {engine.version}, the deployment is for {table.version}"
     if engine.kv_cache_type != "paged":
         yield f"has a {engine.kv_cache_type} KV cache; in-flight batching needs a paged one"
