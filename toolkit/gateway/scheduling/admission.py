@@ -43,7 +43,7 @@ def _too_late(job: Job, policy: ClassPolicy, lane: Lane, wait: float, now: float
     deadline = job.ticket.deadline
     if deadline is not None and deadline <= now:
         return Refusal("too_late", "the deadline has passed", _RETRY_LEAST_S)
-    if not lane.capacity().known:
+    if not lane.capacity(now).known:
         return None
     if policy.max_wait_s is not None:
         left = job.ticket.arrived + policy.max_wait_s - now

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.lengths import LengthModel
 from toolkit.gateway.scheduling.order import ArrivalOrder, FairOrder, Order
@@ -14,9 +15,10 @@ from toolkit.gateway.scheduling.replica import Job, Replica
 from toolkit.gateway.scheduling.reserve import Reserve
 from toolkit.gateway.scheduling.routing import choose
 from toolkit.gateway.scheduling.tickets import ReplicaSpec
-from toolkit.gateway.scheduling.waits import Capacity, Waits
+from toolkit.gateway.scheduling.waits import Waits
 from toolkit.spec.gateway import Scheduling
 
+_CAPACITY_S = 0.1
 _STARTS_KNOWN = 20  # first tokens seen before prompts ahead of an urgent class are limited
 
 
@@ -44,6 +46,9 @@ class Lane:
         self._stays = {name: Average() for name in classes}
         self._reserve = Reserve(classes)
         self._prices: Prices | None = None
+        self._up: list[Replica] = []
+        self._capacity = Capacity()
+        self._looked_at = -math.inf
         self._held: tuple[Job, Replica] | None = None
         self._down_since: float | None = None
 
@@ -58,7 +63,9 @@ class Lane:
 
     def changed(self, now: float) -> None:
         """Replicas have come, gone, failed or recovered."""
-        if any(self.up()):
+        self._up = [replica for replica in self.replicas.values() if replica.up]
+        self._looked_at = -math.inf
+        if self._up:
             self._down_since = None
         elif self._down_since is None:
             self._down_since = now
@@ -67,7 +74,7 @@ class Lane:
 
     def up(self) -> list[Replica]:
         """Those that take requests."""
-        return [replica for replica in self.replicas.values() if replica.up]
+        return self._up
 
     def given_up_at(self) -> float | None:
         """When what waits is no longer kept waiting for a replica; None while there is one."""
@@ -111,22 +118,15 @@ class Lane:
 
     def stay_s(self, job: Job) -> float:
         """Seconds that a job will hold its slot."""
-        gaps = [r.pace.token_gap_s.value for r in self.up() if r.pace.token_gap_s.count]
-        gap = sum(gaps) / len(gaps) if gaps else 0.0
-        return self.start_s(job) + job.expected * gap
+        return self._capacity.stay_s(job.uncached, job.expected)
 
-    def start_s(self, job: Job) -> float:
-        """Seconds from sending a job to its first token, at best."""
-        return min((r.pace.start_s.at(job.uncached) for r in self.up()), default=0.0)
-
-    def capacity(self) -> Capacity:
-        """What the replicas that are up can do together."""
-        up = self.up()
-        return Capacity(
-            speed=sum(r.pace.speed_now() for r in up),
-            ends_per_s=sum(r.pace.ends_per_s.value for r in up),
-            known=any(r.pace.speed.count for r in up),
-        )
+    def capacity(self, now: float) -> Capacity:
+        """What the replicas that are up can do together; a tenth of a second old at most."""
+        if now - self._looked_at >= _CAPACITY_S:
+            self._capacity = Capacity.of(self._up)
+            self.order.speed = self._capacity.speed
+            self._looked_at = now
+        return self._capacity
 
     def plain_wait_s(self, name: str, stay_s: float, now: float) -> float:
         """The forecast of a new request's wait, before experience corrects it."""
@@ -134,14 +134,15 @@ class Lane:
         if not up:
             return math.inf
         queue, capped = self.order.queues[name], self._classes[name].max_running
-        free = sum(replica.room(now) for replica in up)
         if capped is not None and self._running[name] >= capped:
             behind = (len(queue) + 1) * stay_s / capped
         else:
             behind = 0.0
-            if free > self._wanted(name, now) and not len(queue):
-                return 0.0
-        queues, capacity = self.order.queues, self.capacity()
+            if not len(queue):
+                free = sum(replica.room(now) for replica in up)
+                if free > self._wanted(name, now):
+                    return 0.0
+        queues, capacity = self.order.queues, self.capacity(now)
         if self._fair:
             return max(behind, self.waits.fair(name, queues, capacity, now))
         return max(behind, self.waits.arrival(queues, capacity))
@@ -162,13 +163,12 @@ class Lane:
         """Send whoever may go; they carry their replica."""
         sent: list[Job] = []
         up = self.up()
-        self._reserve.pass_time(sum(replica.spec.slots for replica in up), now)
+        self._reserve.pass_time(self.capacity(now).slots, now)
         rooms = {replica: room for replica in up if (room := replica.room(now)) > 0}
         if not rooms or not len(self):
             self._reserve.idles(0, now)
             return sent
-        self.order.speed = self.capacity().speed
-        wanted = {name: self._wanted(name, now) for name in self._classes}
+        wanted = {name: self._wanted(name, now) for name, q in self.order.queues.items() if len(q)}
         while rooms and (found := self._next(rooms, wanted, up, now)):
             job, replica = found
             self._send(job, replica, now)
@@ -185,19 +185,15 @@ class Lane:
         """When :meth:`dispatch` may find something though nothing happens."""
         if not len(self):
             return None
-        up = self.up()
-        times = [self._reserve.spent_at(sum(r.spec.slots for r in up), now), self.given_up_at()]
-        times += [replica.metrics_expire_at(now) for replica in up]
+        times = [self._reserve.spent_at(self.capacity(now).slots, now), self.given_up_at()]
+        times += [replica.metrics_expire_at(now) for replica in self.up()]
         return min((t for t in times if t is not None and t > now), default=None)
 
     def _wanted(self, name: str, now: float) -> int:
         if not self._fair:
             return 0
-        up = self.up()
-        starts = [r.pace.start_s.at(0) for r in up]
-        return self._reserve.wanted(
-            name, sum(r.pace.ends_per_s.value for r in up), max(starts, default=0.0), now
-        )
+        capacity = self.capacity(now)
+        return self._reserve.wanted(name, capacity.ends_per_s, capacity.start_s, now)
 
     def _next(
         self, rooms: Mapping[Replica, int], wanted: Mapping[str, int], up: list[Replica], now: float

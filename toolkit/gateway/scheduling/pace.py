@@ -19,6 +19,8 @@ _DECODE_PRIOR = 1000.0  # only the ratio of the two stays a guess
 _WINDOW_S = 1.0
 _WINDOW_ENDS = 8  # answers that must end in a window before it counts
 _MEMORY = 0.2  # of a new window
+_ROUND_TRIP_GAPS = 1.5
+_LINE_EVERY = 8
 _SAMPLE_MEMORY = 0.05  # of a new request
 
 
@@ -47,9 +49,10 @@ class Line:
         self._keep = 1 - memory
         self._n = self._x = self._y = self._xx = self._xy = 0.0
         self.samples = 0
+        self.slope = self.base = 0.0
 
     def add(self, x: float, y: float) -> None:
-        """One more sample."""
+        """One more sample; the line is drawn anew now and then."""
         keep = self._keep
         self._n = self._n * keep + 1
         self._x = self._x * keep + x
@@ -57,22 +60,22 @@ class Line:
         self._xx = self._xx * keep + x * x
         self._xy = self._xy * keep + x * y
         self.samples += 1
-
-    @property
-    def slope(self) -> float:
-        """Of the best line; 0 when all samples stand at one place."""
-        spread = self._n * self._xx - self._x**2
-        if spread <= 1e-9 * self._n * self._xx or not self._n:
-            return 0.0
-        slope = (self._n * self._xy - self._x * self._y) / spread
-        # A line that would leave the axis below zero goes through zero instead.
-        return max(0.0, min(slope, self._xy / self._xx))
+        if self.samples < _LINE_EVERY or self.samples % _LINE_EVERY == 0:
+            self._draw()
 
     def at(self, x: float) -> float:
         """The line's value, 0 without samples."""
-        if not self._n:
-            return 0.0
-        return max(0.0, (self._y - self.slope * self._x) / self._n + self.slope * x)
+        return self.base + self.slope * x
+
+    def _draw(self) -> None:
+        spread = self._n * self._xx - self._x**2
+        slope = 0.0
+        if spread > 1e-9 * self._n * self._xx:
+            slope = max(0.0, (self._n * self._xy - self._x * self._y) / spread)
+        if self._xx:  # a line that would leave the axis below zero goes through zero instead
+            slope = min(slope, self._xy / self._xx)
+        self.slope = slope
+        self.base = max(0.0, (self._y - slope * self._x) / self._n)
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class Pace:
     token_gap_s: Average = field(default_factory=Average)
     start_s: Line = field(default_factory=Line)  # sent -> first token, by uncached prompt tokens
     window: Window = field(default_factory=Window)
+    ahead: float = 0.0  # requests that end between two steps and the way here and back
 
     @classmethod
     def of(cls, spec: ReplicaSpec, prices: Prices) -> Pace:
@@ -153,6 +157,7 @@ class Pace:
             self.speed.add(window.work_s / elapsed)
             self.tokens_per_s.add(window.tokens / elapsed)
             self.ends_per_s.add(window.ended / elapsed)
+            self.ahead = self.ends_per_s.value * _ROUND_TRIP_GAPS * self.token_gap_s.value
         self.window = Window(since=now, pressed=True)
 
     def answered(self, first_token_at: float, ended_at: float, tokens: int) -> None:
@@ -163,7 +168,6 @@ class Pace:
     def look_ahead(self, slots: int) -> int:
         """Requests to send beyond the slots, so that an ended one is followed at the next step.
 
-        As many as end between two steps and the way here and back; with long answers none.
+        With long answers none.
         """
-        gap = 1.5 * self.token_gap_s.value
-        return min(math.floor(self.ends_per_s.value * gap + 0.5), max(1, slots // 8))
+        return min(math.floor(self.ahead + 0.5), max(1, slots // 8))

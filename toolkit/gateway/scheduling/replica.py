@@ -82,8 +82,8 @@ class Replica:
         empty admits no more for now (its KV cache is full, or others are quicker): what it runs
         is the limit until the metrics say otherwise or are too old.
         """
-        ahead = self.pace.look_ahead(self.spec.slots)
         slots = self.spec.slots
+        ahead = self.pace.look_ahead(slots) if self.pace.ahead else 0
         if now - self._loaded_at <= _METRICS_LIVE_S:
             slots = max(1, slots - self._foreign)
             waiting, running = self.load.waiting or 0.0, self.load.running

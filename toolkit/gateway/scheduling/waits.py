@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.order import ClassQueue
 from toolkit.gateway.scheduling.pace import Average
@@ -14,19 +14,6 @@ from toolkit.gateway.scheduling.replica import Job
 
 _WORTH_LEARNING_S = 0.5  # shorter waits say nothing about the forecast
 _CORRECTION = 4.0  # at most so much more, or less, than the plain forecast
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a model's replicas can do, all together, at one moment.
-
-    ``speed`` in engine-seconds a second, ``ends_per_s`` requests that end in a second when full,
-    ``known`` whether any of it was measured.
-    """
-
-    speed: float
-    ends_per_s: float
-    known: bool
 
 
 class Waits:
