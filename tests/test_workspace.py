@@ -420,6 +420,16 @@ def test_places_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "c").is_dir()
 
 
+def test_a_cache_that_cannot_be_made_is_an_environment_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(EnvironmentError_, match="cache") as caught:
+        user_cache_dir()
+    assert "TOOLKIT_CACHE" in str(caught.value.hint)
+
+
 BUILDER = textwrap.dedent(
     """
     import sys, time

@@ -122,6 +122,15 @@ def test_unchanged_weights_are_not_read_again(
     assert read_bytes == []
 
 
+def test_without_a_cache_of_digests_files_are_only_read_again(
+    checkpoint: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    first = get(checkpoint, workspace)
+    assert get(checkpoint, workspace).key == first.key
+
+
 def test_the_key_follows_from_contents_not_from_place_or_time(
     checkpoint: Path, workspace: Workspace, tmp_path: Path
 ) -> None:

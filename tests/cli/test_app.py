@@ -16,6 +16,7 @@ import typer
 
 from toolkit import __version__
 from toolkit.cli import app as application
+from toolkit.cli.failure import describe
 from toolkit.cli.registry import Command
 from toolkit.errors import (
     BuildError,
@@ -132,6 +133,16 @@ def test_unexpected_exception_is_called_a_bug_and_its_traceback_is_kept(
     assert str(saved) in err
     assert "Traceback" not in err
     assert "Traceback" in saved.read_text()
+
+
+def test_a_bug_is_told_where_no_traceback_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    found = describe(ValueError("odd"), ["build"])
+    assert (found.exit_code, found.kind) == (1, "bug")
+    assert "--debug build" in str(found.hint)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("oops"), SpecError("wrong")])

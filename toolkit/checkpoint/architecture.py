@@ -108,13 +108,7 @@ def architecture_of(
     model_type = fields.text("model_type")
     family = _FAMILIES.get(model_type, "other")
     hidden = fields.positive("hidden_size", "n_embd", "d_model")
-    heads = fields.positive("num_attention_heads", "n_head", "num_heads")
-    kv_heads = fields.positive("num_key_value_heads", default=heads)
-    if heads % kv_heads:
-        raise SpecError(
-            f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})",
-            where=where,
-        )
+    heads, kv_heads = _heads(fields)
     theta, scaling = read_rope(config, where)
     bias = family == "qwen2" or bool(config.get("attention_bias", False))
     return Architecture(
@@ -145,6 +139,17 @@ def architecture_of(
         num_experts=fields.optional("num_local_experts", "num_experts", "n_routed_experts"),
         mtp_layers=fields.optional("num_nextn_predict_layers") or 0,
     )
+
+
+def _heads(fields: _Fields) -> tuple[int, int]:
+    heads = fields.positive("num_attention_heads", "n_head", "num_heads")
+    kv_heads = fields.positive("num_key_value_heads", default=heads)
+    if heads % kv_heads:
+        raise SpecError(
+            f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})",
+            where=fields.where,
+        )
+    return heads, kv_heads
 
 
 def expected_tensors(arch: Architecture) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from toolkit.progress import Progress
-from toolkit.workspace import user_cache_dir
+from toolkit.workspace import user_cache_path
 
 _BLOCK = 4 << 20
 
@@ -57,7 +58,7 @@ class DigestCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory.resolve()
         name = hashlib.sha256(str(self._directory).encode()).hexdigest()[:24]
-        self._store = user_cache_dir() / "digests" / f"{name}.json"
+        self._store = user_cache_path() / "digests" / f"{name}.json"
         self._known = self._load()
 
     def sha256(self, names: Iterable[str], progress: Progress) -> dict[str, str]:
@@ -91,7 +92,9 @@ class DigestCache:
             return {}
 
     def _save(self) -> None:
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._store.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-        temporary.write_text(json.dumps(self._known))
-        temporary.replace(self._store)
+        # Where nothing can be kept (a home of containers, a full disk) files are read again.
+        with contextlib.suppress(OSError):
+            self._store.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._store.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+            temporary.write_text(json.dumps(self._known))
+            temporary.replace(self._store)

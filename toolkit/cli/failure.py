@@ -81,10 +81,11 @@ def _bug(error: Exception, arguments: Sequence[str]) -> Failure:
 
 def _save_traceback(error: Exception) -> Path | None:
     """Keep the traceback, because a build of an hour is not run again just to see it."""
-    from toolkit.workspace.places import user_cache_dir
+    from toolkit.workspace.places import user_cache_path
 
+    path = user_cache_path() / "last-traceback.txt"
     try:
-        path = user_cache_dir() / "last-traceback.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
     except OSError:
         return None

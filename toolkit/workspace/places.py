@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from toolkit.errors import EnvironmentError_
+
 
 def default_root(deployment_file: Path | None = None) -> Path:
     """``$TOOLKIT_WORKSPACE``, or ``.toolkit`` beside the deployment file (or here)."""
@@ -28,7 +30,18 @@ def user_cache_path() -> Path:
 
 
 def user_cache_dir() -> Path:
-    """:func:`user_cache_path`, created if absent."""
+    """:func:`user_cache_path`, created if absent.
+
+    Raises:
+        EnvironmentError_: it cannot be.
+    """
     path = user_cache_path()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentError_(
+            f"the directory for caches cannot be made: {error.strerror}",
+            where=str(path),
+            hint="set TOOLKIT_CACHE to a directory that can be written",
+        ) from error
     return path
