@@ -65,8 +65,8 @@ def test_what_a_deployment_uses_is_remembered(store: Workspace, plain_build: Bui
         ("engine.limits.max_batch_size=8", {"repository"}),
         ("engine.batching.max_queue_size=7", {"repository"}),
         ("name=other", {"repository"}),
-        ("quantization.weights=fp8", {"quantized", "engine", "repository"}),
-        ("quantization.kv_cache=fp8", {"quantized", "engine", "repository"}),
+        ("quantization.weights=fp8", {"quantized", "engine", "references", "repository"}),
+        ("quantization.kv_cache=fp8", {"quantized", "engine", "references", "repository"}),
     ],
 )
 def test_a_change_builds_only_what_depends_on_it(
@@ -148,9 +148,20 @@ def test_command_links_the_repository_and_reports_json(
     report = json.loads(capsys.readouterr().out)
     assert link.resolve() == Path(report["repository"]).resolve()
     assert (link / "plain" / "config.pbtxt").is_file()
-    assert [stage["name"] for stage in report["stages"]] == ["checkpoint", "engine", "repository"]
+    names = [stage["name"] for stage in report["stages"]]
+    assert names == ["checkpoint", "engine", "references", "repository"]
     (tmp_path / "file").write_text("")
     assert run([*arguments[:-1], str(tmp_path / "file")]) == 2
+
+
+def test_the_link_leads_there_from_wherever_it_lies(
+    store: Workspace, plain_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.root.parent)
+    arguments = ["build", str(EXAMPLE), "--set", "quantization.weights=none", "-q"]
+    arguments += ["--set", "name=plain", "--workspace", store.root.name]
+    assert run([*arguments, "--output", str(tmp_path / "models")]) == 0
+    assert (tmp_path / "models" / "plain" / "config.pbtxt").is_file()
 
 
 def test_a_build_killed_at_ten_random_moments_completes(
@@ -173,12 +184,13 @@ def test_a_build_killed_at_ten_random_moments_completes(
     # Quantizing takes so long that the kills above hardly reach what follows it.
     for _ in range(5):
         for artifact in store.list():
-            if artifact.kind in ("engine", "repository"):
+            if artifact.kind in ("engine", "references", "repository"):
                 store.remove(artifact)
         _kill_after(command, dice.uniform(0.3, 4))
     _complete(command)
     artifacts = store.list()
-    assert {"checkpoint", "quantized", "engine", "repository"} == {a.kind for a in artifacts}
+    kinds = {artifact.kind for artifact in artifacts}
+    assert kinds == {"checkpoint", "quantized", "engine", "references", "repository"}
     for artifact in artifacts:
         assert store.verify(artifact) == []
     store.prune({artifact.key for artifact in artifacts})

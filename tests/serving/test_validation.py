@@ -53,10 +53,12 @@ FAULTS = {
     "keep-stop-word": "stop words",
     "one-more": "max_tokens",
     "no-limit": "prompt limit",
+    "other-refusal": "prompt limit",
     "accepts-anything": "invalid fields",
     "unnamed": "invalid fields",
     "deaf": "cancellation",
     "no-reuse": "kv reuse",
+    "no-usage": "kv reuse",
     "no-drafts": "speculation",
     "hopeless-queue": "full queue",
 }

@@ -82,7 +82,7 @@ def build_command(
             configs=Configs(model_config, draft_config),
         )
     if output and result.complete and not dry_run:
-        _link(output, result.repository)
+        _link(output, result.repository.absolute())
     if json:
         print_json(_as_json(result, dry_run))
     else:

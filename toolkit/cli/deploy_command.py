@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit.progress import Progress
     from toolkit.serving.deploy import RunningServer
     from toolkit.serving.launch import LaunchPlan
+    from toolkit.serving.ports import Endpoints
     from toolkit.serving.validate import ValidationReport
     from toolkit.spec.models import Deployment
     from toolkit.workspace import Workspace
@@ -82,7 +83,7 @@ def deploy_command(
         from toolkit.serving import deploy
 
         server = deploy.start(plan, store.root, progress=progress, replace=replace)
-        report = _validate(deployment, server, progress) if validate else None
+        report = _validate(deployment, plan, server.endpoints, progress) if validate else None
         if report is not None and not report.passed and not keep and not server.reused:
             server.stop()
     _print(server, report, json)
@@ -94,11 +95,12 @@ def _plan(
     deployment: Deployment, store: Workspace, offline: bool, progress: Progress
 ) -> LaunchPlan:
     from toolkit.pipeline import build
+    from toolkit.pipeline.beside import with_gateway
     from toolkit.serving import deploy
 
     built = build(deployment, store, progress=progress, offline=offline)
     artifact = built.artifact("repository")
-    return deploy.prepare(
+    plan = deploy.prepare(
         deployment,
         built.repository,
         runtime=built.runtime,
@@ -106,14 +108,17 @@ def _plan(
         digest=artifact.key if artifact else None,
         offline=offline,
     )
+    return with_gateway(plan, deployment, store.root)
 
 
 def _validate(
-    deployment: Deployment, server: RunningServer, progress: Progress
+    deployment: Deployment, plan: LaunchPlan, endpoints: Endpoints, progress: Progress
 ) -> ValidationReport:
+    from toolkit.pipeline.references import standard_of
     from toolkit.serving.validate import QUICK, validate_live
 
-    return validate_live(server.endpoints, deployment, progress=progress, only=QUICK)
+    standard = standard_of(deployment, plan.repository)
+    return validate_live(endpoints, deployment, progress=progress, only=QUICK, **vars(standard))
 
 
 def _stay(
@@ -127,12 +132,11 @@ def _stay(
     from toolkit.serving.deploy import failure
     from toolkit.serving.foreground import run_foreground
     from toolkit.serving.state import RunDirectory, RunState
-    from toolkit.serving.validate import QUICK, validate_live
 
     reports: list[ValidationReport] = []
 
     def check(state: RunState) -> bool:
-        report = validate_live(state.endpoints, deployment, progress=progress, only=QUICK)
+        report = _validate(deployment, plan, state.endpoints, progress)
         present = RunDirectory(store.root, plan.name).read()
         if present is None or present.status != "ready":
             return True  # it was stopped meanwhile: what failed then says nothing
@@ -156,6 +160,7 @@ def _print(server: RunningServer, report: ValidationReport | None, json: bool) -
         print_report(report)
     if report is not None and not report.passed:
         return
+    gateway = server.companion_url
     print_table(
         f"{server.name}: {'was running already' if server.reused else 'running'}",
         ("what", "where"),
@@ -163,6 +168,7 @@ def _print(server: RunningServer, report: ValidationReport | None, json: bool) -
             ("HTTP", server.http_url),
             ("gRPC", server.grpc_url),
             ("metrics", server.metrics_url),
+            *([("OpenAI API", f"{gateway}/v1")] if gateway else []),
             ("log", server.log),
         ),
     )
@@ -183,6 +189,7 @@ def _as_json(server: RunningServer, report: ValidationReport | None) -> dict[str
         "http": server.http_url,
         "grpc": server.grpc_url,
         "metrics": server.metrics_url,
+        "gateway": server.companion_url or None,
         "log": str(server.log),
         "validation": report.as_json() if report else None,
     }

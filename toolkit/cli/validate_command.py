@@ -46,6 +46,7 @@ def validate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Prove on the running server that it does what FILE promises; exit code 5 if it does not."""
+    from toolkit.pipeline.references import standard_of
     from toolkit.serving.ports import Endpoints
     from toolkit.serving.validate import CHECKS, validate_live, write_junit
     from toolkit.spec.loading import load
@@ -66,6 +67,7 @@ def validate_command(
             progress=progress,
             only=frozenset(only) if only else None,
             repository=repository,
+            **vars(standard_of(deployment, repository)),
         )
     if junit:
         write_junit(report, junit)

@@ -178,17 +178,21 @@ def _preview(
     if runtime == "openvino":
         return replace(nothing, commands=plan.commands)
     pinned = stages.settled(deployment, plan.resolved, runtime=runtime, release=plan.release)
-    texts = preview_nvidia(pinned, arch, PurePosixPath(NOWHERE), draft=drafting)
+    tokens = plan.memory.kv_tokens if plan.memory else None
+    place = PurePosixPath(NOWHERE)
+    texts = preview_nvidia(pinned, arch, place, draft=drafting, kv_tokens=tokens)
     return replace(nothing, commands=plan.commands, preview=texts)
 
 
 def _for_cpu(job: Job, run: _Run, checkpoint: Artifact) -> bool:
     from toolkit.checkpoint import read_architecture
+    from toolkit.pipeline import references
 
     resolved = stages.check(job, read_architecture(checkpoint.path))
     quantized = run("quantized", lambda: stages.quantize(job, checkpoint, resolved))
     drafting = run.maybe("draft", lambda: stages.draft(job, checkpoint))
     engine = run("engine", lambda: stages.compile_engine(job, quantized, drafting))
+    run.maybe("references", lambda: references.record(job, quantized))
     run("repository", lambda: stages.render(job, engine, quantized, resolved))
     return True
 

@@ -181,6 +181,8 @@ class Request:
         ]
         if self.fault == "no-reason":
             del outputs[1]
+        if self.fault == "no-usage":
+            del outputs[2:5]
         self._sender.send(pb_utils.InferenceResponse(outputs), flags=FINAL)
 
     def refuse(self, message, code):
@@ -199,6 +201,8 @@ def _problem(request):
     if not request.prompt:
         return "text_input: is empty"
     if len(request.prompt.split()) > MAX_INPUT and request.fault != "no-limit":
+        if request.fault == "other-refusal":
+            return "the engine is not itself today"
         return f"text_input: is longer than {MAX_INPUT} tokens"
     if request.count < 1:
         return "max_tokens: must be at least 1"

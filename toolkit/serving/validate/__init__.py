@@ -14,7 +14,16 @@ from toolkit.serving.validate.report import ValidationReport, junit_xml, write_j
 from toolkit.spec.models import Deployment
 
 CHECKS: tuple[Check, ...] = (*static.CHECKS, *answers.CHECKS, *engine.CHECKS)
-QUICK = frozenset({"readiness", "tensor contract", "golden prompts", "streaming", "metrics"})
+QUICK = frozenset(
+    {
+        "readiness",
+        "tensor contract",
+        "golden prompts",
+        "greedy agreement",
+        "streaming",
+        "metrics",
+    }
+)
 """What ``deploy`` checks before it says that a server is up."""
 
 __all__ = [

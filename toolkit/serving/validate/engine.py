@@ -40,6 +40,8 @@ def _long_prompt(context: Context) -> str:
     answer = context.client.ask("a " * (limit + 16), 1)
     if answer.error is None:
         raise Failed(f"a prompt of more than {limit} tokens was answered")
+    if not any(name in answer.error for name in ("text_input", "max_input_len")):
+        raise Failed(f"the error does not name text_input or max_input_len: {answer.error}")
     _still_serves(context)
     return answer.error[:100]
 
@@ -103,12 +105,15 @@ def _reuse(context: Context) -> str:
     if not engine.kv_cache.reuse:
         raise Skipped("engine.kv_cache.reuse is off")
     room = engine.limits.max_input_len // 4  # a word may be several tokens
-    words = max(1, min(room, 8 * engine.kv_cache.tokens_per_block))
+    block = engine.kv_cache.tokens_per_block
+    if room < 2 * block:
+        raise Skipped("engine.limits.max_input_len is below eight KV cache blocks")
+    words = min(room, 8 * block)
     prompt = f"{uuid.uuid4()} " + " ".join(GOLDEN[1].split()[n % 11] for n in range(words))
     first, second = (context.ask(prompt, 2, return_perf_metrics=True) for _ in range(2))
-    if second.count("num_input_tokens") < 2 * engine.kv_cache.tokens_per_block:
-        raise Skipped("engine.limits.max_input_len is below two KV cache blocks")
     cached, total = second.count("num_cached_tokens"), second.count("num_input_tokens")
+    if total < words:
+        raise Failed(f"num_input_tokens is {total} for a prompt of {words} words")
     if cached <= first.count("num_cached_tokens"):
         raise Failed(
             f"the same prompt of {total} tokens again: {cached} came from the cache, "
