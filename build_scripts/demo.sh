@@ -5,7 +5,9 @@ set -euo pipefail
 
 toolkit="$1"
 file="$2"
-name="$(sed -n 's/^name: *\([^ #]*\).*/\1/p' "$file")"
+# A name of its own: a server of the same file that the user runs is neither met nor stopped.
+name="$(sed -n 's/^name: *\([^ #]*\).*/\1/p' "$file")-demo"
+export TOOLKIT__NAME="$name"
 
 # Whatever else runs on this machine keeps its ports.
 export TOOLKIT__SERVING__PORTS__HTTP=0 TOOLKIT__SERVING__PORTS__GRPC=0 TOOLKIT__SERVING__PORTS__METRICS=0
@@ -23,7 +25,7 @@ trap '"$toolkit" stop "$name" >/dev/null 2>&1 || true' EXIT
 say "toolkit bench $file"
 "$toolkit" bench "$file" --scenario smoke --duration 8s --output "$TOOLKIT_WORKSPACE/bench/$name"
 
-url="$("$toolkit" status --json | sed -n 's/.*"\(http:[^"]*\)".*/\1/p' | grep -v metrics | head -n 1)"
+url="$("$toolkit" status "$name" --json | sed -n 's/.*"\(http:[^"]*\)".*/\1/p' | grep -v metrics | head -n 1)"
 request='{"text_input": "The capital of France is", "max_tokens": 16, "stream": false}'
 say "curl -s $url/v2/models/$name/generate -d '$request'"
 if command -v curl >/dev/null; then

@@ -148,6 +148,15 @@ def test_calls_of_the_demo_are_known() -> None:
         parse([re.sub(r"\$\w+", "x", word) for word in words])
 
 
+@pytest.mark.parametrize("fails", ["deploy", "bench", "nothing"])
+def test_demo_stops_its_own_server_and_no_other(calls: Calls, fails: str) -> None:
+    (calls.directory / "chat.yaml").write_text("name: chat # as the user's\n")
+    program = str(calls.directory / "bin/toolkit")
+    calls.run("demo.sh", program, "chat.yaml", FAILS=fails)
+    stopped = [words[1:] for words in calls.of("toolkit") if words[0] == "stop"]
+    assert stopped == [["chat-demo"]]
+
+
 def load(name: str) -> dict[str, object]:
     return yaml.load((SCRIPTS / "ci" / name).read_text(), Loader=yaml.BaseLoader)
 
