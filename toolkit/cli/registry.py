@@ -33,6 +33,7 @@ COMMANDS = (
     Command("artifacts", "artifacts_command", "List, verify and prune what was built.", MAKE),
     Command("server", "server_command", "Install and find the Triton server.", SERVE),
     Command("deploy", "deploy_command", "Build, launch Triton and validate it live.", SERVE),
+    Command("gateway", "gateway_command", "Serve the OpenAI API before Tritons.", SERVE),
     Command("keys", "keys_command", "Make and remove API keys of the gateway.", SERVE),
     Command("status", "status_command", "Tell what runs and how it is.", SERVE),
     Command("logs", "logs_command", "Show the log of a running server.", SERVE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class GatewayPlan(BaseModel):
 
     models: tuple[ModelPlan, ...]
     gateway: Gateway
+
+    @property
+    def digest(self) -> str:
+        """Equal for plans that serve the same."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def plan_model(deployment: Deployment, tokenizer: Path, addresses: Sequence[str] = ()) -> ModelPlan:

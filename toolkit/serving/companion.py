@@ -29,6 +29,7 @@ class CompanionPlan(BaseModel):
     """What to start: ``command`` gets the server's addresses and its own port appended.
 
     Attributes:
+        identity: What it was made from: another one is another launch.
         field: Where its port is set in the deployment file, for errors.
         port: 0 picks a free one, once for all its lives.
         ready_timeout: Seconds within which it has to listen.
@@ -39,6 +40,7 @@ class CompanionPlan(BaseModel):
 
     name: str
     command: tuple[str, ...]
+    identity: str = ""
     host: str
     port: int
     field: str

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from toolkit.errors import SpecError
 from toolkit.spec.document import Json, MappingNode, Node, ScalarNode, parse, plain
 from toolkit.spec.explain import explain
+from toolkit.spec.gateway import Gateway, Tls
 from toolkit.spec.models import Deployment
 from toolkit.spec.overrides import apply, from_environment, from_flags
 from toolkit.spec.problems import Place, Problem, refuse_all
@@ -64,8 +65,17 @@ class LoadedDeployment:
                 "engine": original.engine.model_copy(
                     update={"speculation": self._speculation(), "lora": self._lora()}
                 ),
+                "gateway": self._gateway(),
             }
         )
+
+    def _gateway(self) -> Gateway:
+        gateway, tls = self.deployment.gateway, self.deployment.gateway.tls
+        if tls is not None:
+            files = (self.absolute(tls.certificate), self.absolute(tls.key))
+            tls = Tls(certificate=files[0], key=files[1])
+        keys = gateway.keys and self.absolute(gateway.keys)
+        return gateway.model_copy(update={"keys": keys, "tls": tls})
 
     def _lora(self) -> object:
         lora = self.deployment.engine.lora

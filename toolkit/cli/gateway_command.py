@@ -1,0 +1,110 @@
+"""``toolkit gateway FILE...``: the OpenAI-compatible API in front of Tritons that run already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.options import SetOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from toolkit.gateway.plan import ModelPlan
+    from toolkit.spec.models import Deployment
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("gateway")(gateway_command)
+
+
+def gateway_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Deployment files; each is a model to serve."),
+    ],
+    set_: SetOption = None,
+    replica: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT[/PORT]",
+            help="A Triton's gRPC and metrics ports, instead of the one deployed from here.",
+            show_default=False,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Tokenizer and chat template, if not built here.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Instead of gateway.host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Instead of gateway.port.", min=1, max=65535)
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Serve the OpenAI API for FILEs until Ctrl-C; `toolkit deploy` starts one by itself.
+
+    The first FILE's gateway section counts. A line of JSON a request goes to standard output.
+    """
+    from toolkit.errors import SpecError
+    from toolkit.gateway import server
+    from toolkit.gateway.plan import join
+    from toolkit.pipeline.beside import check_files
+    from toolkit.spec.gateway import Gateway
+    from toolkit.spec.loading import load
+    from toolkit.workspace import default_root
+
+    if len(files) > 1 and (replica or tokenizer):
+        raise SpecError(
+            "--replica and --tokenizer are for one FILE",
+            where="--replica" if replica else "--tokenizer",
+            hint="name the replicas of each in its gateway.replicas",
+        )
+    models = []
+    for file in files:
+        deployment = load(file, overrides=set_ or ()).resolved()
+        root = workspace or default_root(file)
+        models.append(_model(deployment, root, tuple(replica or ()), tokenizer))
+        if len(models) == 1:
+            gateway = deployment.gateway
+    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    gateway = Gateway.model_validate({**gateway.model_dump(), **changes})
+    check_files(gateway)
+    plan = join(models, gateway)
+    scheme = "https" if gateway.tls else "http"
+    names = ", ".join(each.name for each in models)
+    typer.echo(f"serving {names} at {scheme}://{gateway.host}:{gateway.port}/v1", err=True)
+    server.run(plan)
+
+
+def _model(
+    deployment: Deployment, root: Path, replicas: tuple[str, ...], tokenizer: Path | None
+) -> ModelPlan:
+    from toolkit.errors import SpecError
+    from toolkit.gateway.plan import plan_model
+    from toolkit.pipeline.beside import tokenizer_of
+    from toolkit.serving.state import ENDED, RunDirectory
+
+    state = RunDirectory(root, deployment.name).read()
+    running = state is not None and state.status not in ENDED and state.alive
+    if not replicas and not deployment.gateway.replicas and state is not None and running:
+        ends = state.endpoints
+        replicas = (f"{ends.grpc_url}/{ends.metrics}",)
+    if not replicas and not deployment.gateway.replicas:
+        raise SpecError(
+            f"no Triton is known that serves {deployment.name}",
+            where="gateway.replicas",
+            hint="toolkit deploy FILE first, or name one: --replica HOST:8001/8002",
+        )
+    if tokenizer is None and state is None:
+        raise SpecError(
+            f"{deployment.name} was not deployed from here, so its tokenizer is not known",
+            hint="name its folder: --tokenizer DIR",
+        )
+    folder = tokenizer or tokenizer_of(Path(state.repository if state else ""))
+    return plan_model(deployment, folder, replicas)

@@ -1,0 +1,81 @@
+"""The gateway that a deployment's server is launched with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from toolkit.errors import SpecError
+from toolkit.gateway.plan import GatewayPlan, join, plan_model
+from toolkit.serving.companion import CompanionPlan
+from toolkit.serving.launch import LaunchPlan
+from toolkit.serving.state import RunDirectory, write_private
+from toolkit.spec.gateway import Gateway
+from toolkit.spec.models import Deployment
+
+PLAN = "gateway.json"
+
+
+def with_gateway(plan: LaunchPlan, deployment: Deployment, state_dir: Path) -> LaunchPlan:
+    """``plan`` with a gateway beside the server, unless the deployment does without.
+
+    What the gateway serves is written into the run directory, and holds no secret.
+
+    Raises:
+        SpecError: the key file cannot be read.
+    """
+    gateway = deployment.gateway
+    if not gateway.enabled:
+        return plan
+    check_files(gateway)
+    whole = join([plan_model(deployment, tokenizer_of(plan.repository))], gateway)
+    directory = RunDirectory(state_dir, plan.name)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    path = directory.path.absolute() / PLAN
+    write_private(path, whole.model_dump_json(indent=1))
+    return plan.model_copy(update={"companion": _companion(gateway, whole, path)})
+
+
+def tokenizer_of(repository: Path) -> Path:
+    """The folder with a repository's tokenizer and chat template.
+
+    Raises:
+        SpecError: it has none.
+    """
+    found = next(iter(sorted(repository.rglob("tokenizer.json"))), None)
+    if found is None:
+        raise SpecError(
+            "there is no tokenizer.json",
+            where=str(repository),
+            hint="toolkit build renders one into the repository; or name a folder: --tokenizer",
+        )
+    return found.parent
+
+
+def check_files(gateway: Gateway) -> None:
+    """Refuse files that the gateway could not read, before anything is started.
+
+    Raises:
+        SpecError: one is missing or malformed.
+    """
+    from toolkit.gateway.guard.keys import read
+
+    if gateway.keys:
+        read(Path(gateway.keys))
+    for field in ("certificate", "key") if gateway.tls else ():
+        path = Path(getattr(gateway.tls, field))
+        if not path.is_file():
+            raise SpecError(f"there is no file {path}", where=f"gateway.tls.{field}")
+
+
+def _companion(gateway: Gateway, whole: GatewayPlan, path: Path) -> CompanionPlan:
+    return CompanionPlan(
+        name="gateway",
+        command=(sys.executable, "-m", "toolkit.gateway", str(path)),
+        identity=whole.digest,
+        host=gateway.host,
+        port=gateway.port,
+        field="gateway.port",
+        scheme="https" if gateway.tls else "http",
+        drain_timeout=gateway.drain_timeout,
+    )
