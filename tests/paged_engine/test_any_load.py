@@ -216,6 +216,22 @@ def test_pressure_preempts_the_youngest() -> None:
     assert bench.scheduler.preemptions == young.usage.preemptions
 
 
+def test_what_was_preempted_comes_back_first_and_counts_its_cache_once() -> None:
+    bench = Bench({**LOAD, "policy": "max_utilization", "blocks": 8, "batch": 2})
+    bench.add(0, (1, 2, 3), 20)
+    young = bench.add(1, (4, 5, 6, 7, 8), 15)
+    waiting = bench.add(2, (9, 9, 9), 2)
+    while not young.usage.preemptions:
+        bench.stepper.step()
+    scheduled = young.usage.first_scheduled
+    while not waiting.usage.first_scheduled:
+        bench.stepper.step()
+    assert bench.scheduler.running[0] is young
+    finish(bench)
+    assert young.usage.first_scheduled == scheduled
+    assert (young.usage.cached_tokens, young.usage.kv_blocks_reused) == (0, 0)
+
+
 def test_what_was_preempted_comes_back_even_where_prompts_are_never_split() -> None:
     bench = Bench(
         {**LOAD, "policy": "max_utilization", "blocks": 8, "chunked": False, "extra_tokens": 0}
@@ -242,6 +258,15 @@ def test_a_lower_priority_number_goes_first() -> None:
     urgent = bench.add(1, (3, 4), 3, priority=0)
     finish(bench)
     assert urgent.usage.first_token < ordinary.usage.first_token
+
+
+def test_one_that_gives_up_waiting_leaves_the_others_in_order() -> None:
+    bench = Bench({**LOAD, "batch": 1})
+    waiting = [bench.add(number, (1,), 2, priority=number) for number in (0, 5, 1, 6, 7, 2, 3)]
+    bench.scheduler.remove(waiting[0])
+    finish(bench)
+    began = sorted(waiting[1:], key=lambda each: each.usage.first_scheduled)
+    assert [each.request.priority for each in began] == [1, 2, 3, 5, 6, 7]
 
 
 def test_long_prompts_do_not_stall_running_requests() -> None:
@@ -310,6 +335,20 @@ def test_a_reused_prefix_serves_the_draft_model_too() -> None:
     bench.stepper.step()
     assert second.usage.cached_tokens == 12
     assert bench.drafter.tokens == 13 + 1, "the draft computed only what it had not yet"
+
+
+def test_what_the_draft_model_has_not_seen_is_computed_for_it_later() -> None:
+    """Drafting pauses while two generate, so only the target knows the blocks of that time."""
+    bench = Bench({**LOAD, "speculation": "draft_model", "concurrency": 1})
+    prompt = tuple(range(5))
+    bench.add(0, prompt, 8)
+    bench.add(1, (9, 8, 7), 8)
+    finish(bench)
+    assert bench.drafter.tokens == 5 + 3
+    turn = bench.add(2, prompt + tuple(continuation(prompt, 8)), 6)
+    finish(bench)
+    assert turn.usage.cached_tokens == 12
+    assert turn.usage.accepted_draft_tokens > 0
 
 
 def repeats(prompt: tuple[int, ...]) -> bool:

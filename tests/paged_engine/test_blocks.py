@@ -72,6 +72,15 @@ def test_shared_blocks_are_free_only_when_the_last_holder_leaves() -> None:
     assert pool.used == 0
 
 
+def test_a_block_used_again_is_not_the_drafts_any_more() -> None:
+    pool = BlockPool(2, 2, reuse=True)
+    first = pool.take()
+    pool.mark_drafted(first)
+    assert pool.drafted_blocks([first]) == 1
+    pool.release([first])
+    assert pool.drafted_blocks([pool.take(), pool.take()]) == 0
+
+
 def test_without_reuse_nothing_stays() -> None:
     pool = BlockPool(4, 2, reuse=False)
     fill(pool, [1, 1, 2, 2])

@@ -1,7 +1,8 @@
 """From a row of logits to a token.
 
-Every token's randomness comes from the request's seed and the token's position alone, so an
-answer does not depend on what else runs in the batch, nor on speculation.
+Every token's randomness comes from the request's seed and the token's position alone: neither
+what else runs in the batch nor speculation changes it. (Speculation can change the last bits of
+the logits, since attention over several new tokens adds up in another order.)
 """
 
 from __future__ import annotations

@@ -74,7 +74,11 @@ class Scheduler:
             heapq.heapify(self._waiting)
 
     def plan(self) -> list[Work]:
-        """The next step: at most ``max_num_tokens`` tokens; empty when nothing can run."""
+        """The next step: at most ``max_num_tokens`` tokens; empty when nothing can run.
+
+        Prompts are completed in the order of ``running``, so those that generate stand before
+        the others; who is preempted stands last, and is never in the plan already.
+        """
         work: list[Work] = []
         generating = [s for s in self.running if s.generating]
         drafts = self._drafts_each(len(generating))
@@ -85,8 +89,7 @@ class Scheduler:
             budget -= self._prompt(sequence, budget, work)
         while budget > 0 and self._admit():
             budget -= self._prompt(self.running[-1], budget, work)
-        still = set(map(id, self.running))  # a later one may have preempted an earlier one
-        return [w for w in work if id(w.sequence) in still]
+        return work
 
     def _drafts_each(self, generating: int) -> int:
         """Checking drafts is nearly free for a few requests and dear once the cores are busy."""
