@@ -114,8 +114,8 @@ class FairOrder:
     ``starvation_after``, after which nobody passes any more.
 
     **Between classes** the fair clock decides. A class with a TTFT target whose oldest job has
-    used up half of it may run ahead of its share, by :data:`LEAD_S` of work at most, all of it
-    when the target is reached.
+    used up half of it may run ahead of its share: by its part of :data:`LEAD_S` of work when the
+    target is reached, a class with a longer target than another's by as much less.
 
     **Starvation.** Whoever has waited for ``starvation_after`` goes before every younger one of
     any class, as long as such exceptions take no more than :data:`STARVED_SHARE` of the work.
@@ -128,6 +128,10 @@ class FairOrder:
         self.speed = 1.0
         self._after = starvation_after
         self._shares = FairShares({name: policy.weight for name, policy in classes.items()})
+        targets = {name: p.ttft_s for name, p in classes.items() if p.ttft_s is not None}
+        tightest = min(targets.values(), default=0.0)
+        weights = sum(policy.weight for policy in classes.values())
+        self._lead = {name: LEAD_S / weights * tightest / t for name, t in targets.items()}
         self._owed = 0.0  # work that others must get before the next exception
 
     def push(self, job: Job, stay_s: float) -> None:
@@ -161,9 +165,10 @@ class FairOrder:
         target, oldest = queue.policy.ttft_s, queue.oldest()
         if target is None or oldest is None:
             return self._shares.key(queue.policy.name)
+        lead = self._lead[queue.policy.name]
         used = (now - oldest.ticket.arrived) / target
         urgency = min(1.0, max(0.0, 2 * used - 1))
-        return self._shares.key(queue.policy.name, urgency * LEAD_S * self.speed)
+        return self._shares.key(queue.policy.name) - urgency * lead * self.speed
 
     def sent(self, job: Job, now: float) -> None:
         name = job.ticket.request_class

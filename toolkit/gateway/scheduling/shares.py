@@ -31,6 +31,6 @@ class FairShares:
         """The work was more (or less) than charged."""
         self._clock[name] += difference_s / self._weights[name]
 
-    def key(self, name: str, lead_s: float = 0.0) -> float:
-        """Smaller goes first; ``lead_s`` is work that is not held against the class."""
-        return self._clock[name] - lead_s / self._weights[name]
+    def key(self, name: str) -> float:
+        """The class's clock: the smallest goes first."""
+        return self._clock[name]
