@@ -279,3 +279,13 @@ def test_old_state_files_still_load() -> None:
         }
     )
     assert state.cleanup == ()
+
+
+def test_path_that_the_server_could_not_pass_on_is_refused_at_once(
+    docker: FakeDocker, tmp_path: Path
+) -> None:
+    with pytest.raises(EnvironmentError_, match="spaces"):
+        ContainerLauncher("openvino").prepare(
+            deployment(), tmp_path / "my dir", "d", environment={}, progress=Silent()
+        )
+    assert docker.asked == []

@@ -29,6 +29,7 @@ LINES = {
     "of memory (/app/tllmBuffers.h:117)",
     "memory-host": "terminate called after throwing an instance of 'std::bad_alloc'",
     "unhealthy-stub": "\"Stub process 'tensorrt_llm_0_0' is not healthy.\"",
+    "aborted": "terminate called after throwing an instance of 'std::invalid_argument'",
     "model-load": "E1124 8098 model_lifecycle.cc:642] \"failed to load 'words' version 1: "
     'Internal: ValueError: bad weight file\\n\\nAt:\\n  /m/1/model.py(4): <module>\\n"',
 }

@@ -306,3 +306,23 @@ def test_server_tied_to_a_process_ends_with_it(
     directory = RunDirectory(state_dir, "words")
     until(lambda: (state := directory.read()) is not None and state.status == "stopped")
     assert not (state := directory.read()) or segments(state) == []
+
+
+def test_spaces_in_paths_do_not_matter(make_plan: MakePlan, tmp_path: Path) -> None:
+    backends = tmp_path / "its backends & co"
+    backends.symlink_to(make_plan().backends)
+    plan = make_plan(backends=backends)
+    state_dir = tmp_path / "my $HOME dir" / "it's"
+    with deploy.start(plan, state_dir, progress=Silent(), tied=True) as running:
+        assert generate(running, "hello")[0] == 200
+
+
+def test_model_process_that_dies_at_the_start_is_not_waited_for(
+    make_plan: MakePlan, state_dir: Path
+) -> None:
+    plan = make_plan(environment={"WORDS_FAULT": "dies"}, ready_timeout=600)
+    with pytest.raises(ServerError) as caught:
+        deploy.start(plan, state_dir, progress=Silent(), tied=True)
+    told = " ".join([caught.value.message, *caught.value.details])
+    assert "died" in told
+    assert "not ready within" not in told

@@ -14,6 +14,7 @@ from toolkit.serving import container_engines, container_run, launch
 from toolkit.serving.container_engines import Client
 from toolkit.serving.container_run import Container
 from toolkit.serving.install import ServerBinary
+from toolkit.serving.plain_paths import require_plain
 from toolkit.serving.ranks import ranks_of
 from toolkit.spec.models import Deployment, Runtime
 from toolkit.workspace import user_cache_path
@@ -79,6 +80,7 @@ class ContainerLauncher:
         progress: Progress,
     ) -> launch.LaunchPlan:
         """Find the engine, get the image, check what it holds, and plan."""
+        require_plain(repository)
         image = image_of(deployment, self._runtime)
         client = container_engines.require()
         found = container_engines.ensure_image(

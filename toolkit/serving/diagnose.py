@@ -197,6 +197,14 @@ PATTERNS: tuple[Pattern, ...] = (
         _MEASURED,
     ),
     Pattern(
+        "aborted",
+        "environment",
+        r"^terminate called after throwing an instance of '(?P<what>[^']+)'",
+        "a process of the server aborted with {what}",
+        "see the lines below it in the log",
+        _MEASURED,
+    ),
+    Pattern(
         "stub-timeout",
         "environment",
         r"Timed out occurred while waiting for the stub process",

@@ -16,6 +16,7 @@ from toolkit.serving import container_run
 from toolkit.serving.companion import CompanionPlan
 from toolkit.serving.container_run import Container
 from toolkit.serving.install import ServerBinary
+from toolkit.serving.plain_paths import plain_way
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.preflight import library_path
 from toolkit.serving.ranks import Ranks, spread
@@ -118,6 +119,18 @@ def mirror(repository: Path, target: Path) -> Path:
             elif path.is_file() or path.is_symlink():
                 (here / name).symlink_to(path.resolve())
     return target
+
+
+def reachable(launch: LaunchPlan, repository: Path) -> tuple[LaunchPlan, Path]:
+    """The same with paths that the server's python backend can pass on; see ``plain_paths``.
+
+    Raises:
+        EnvironmentError_: there is no such way to them.
+    """
+    if launch.container is not None:
+        return launch, repository  # inside it the paths are what they are; the launcher refuses
+    changes = {"backends": plain_way(launch.backends)}
+    return launch.model_copy(update=changes), plain_way(repository)
 
 
 def command_line(

@@ -189,9 +189,10 @@ class Supervisor:
         return Ending(reason, memory, found, served)
 
     def _spawn(self, endpoints: Endpoints) -> ServerProcess:
+        plan, repository = launch.reachable(self._plan, self._repository)
         command = launch.command_line(
-            self._plan,
-            self._repository,
+            plan,
+            repository,
             endpoints,
             admin_key=self._directory.admin_key(),
             shm_prefix=self._state.shm_prefix,
@@ -221,10 +222,13 @@ class Supervisor:
     def _until_ready(self, process: ServerProcess, endpoints: Endpoints) -> str | None:
         """None once ready, else why it will not be."""
         deadline = time.monotonic() + self._plan.ready_timeout
+        models = watched.StartingModels(process.pid)
         while True:
             status = process.poll()
             if status is not None:
                 return f"the server ended with {status} before it was ready"
+            if models.lost(time.monotonic()):
+                return "the process of a python model died before it was ready"
             if self._hanging.is_set():
                 return "the server waits for something that will not come"
             if probe.ready(endpoints, self._plan.name, 2.0):

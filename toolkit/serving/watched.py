@@ -9,6 +9,33 @@ from toolkit.serving.health import STUB_NAME
 from toolkit.serving.launch import LaunchPlan
 
 _ANSWER_SECONDS = 10.0
+_GRACE = 5.0
+
+
+class StartingModels:
+    """Notices a model process that dies while its server starts: Triton waits for it for minutes.
+
+    Args:
+        started: The process that the guard started; behind a container nothing is noticed.
+    """
+
+    def __init__(self, started: int) -> None:
+        self._started = started
+        self._seen: dict[int, int] = {}
+        self._since: float | None = None
+
+    def lost(self, at: float) -> bool:
+        """Whether one has been dead for a while; ``at`` is monotonic.
+
+        A model that refuses to load ends its process too: then the server is given the time to
+        say why and to end by itself.
+        """
+        self._seen |= procfs.children(self._started, STUB_NAME)
+        dead = [pid for pid, start in self._seen.items() if procfs.start_time(pid) != start]
+        if not dead:
+            return False
+        self._since = self._since or at
+        return at - self._since >= _GRACE
 
 
 def server_pid(started: int, plan: LaunchPlan, shm_prefix: str) -> int:

@@ -6,6 +6,7 @@ fault, read anew for each request, so that every check of the validation can be 
 
 import os
 import random
+import signal
 import threading
 import time
 import zlib
@@ -31,6 +32,8 @@ class TritonPythonModel:
         scale = float(os.environ["TOOLKIT_KV_CACHE_SCALE"])
         if fault == "load":
             raise ValueError("the weights are of another model")
+        if fault == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
         if fault == "memory" and scale > 0.6:
             raise MemoryError(f"no room for {scale:g} of the KV cache")
         self._lock = threading.Lock()
