@@ -7,6 +7,8 @@ until the client has taken what is buffered; one that reads nothing would keep i
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +17,8 @@ from toolkit.gateway.openai.exchange import ABORT
 
 WRITE_BUFFER = 16 * 2**10
 """Bytes that wait in one connection before the application feels it."""
+
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -28,5 +32,12 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """httptools: a request begins."""
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}}
+        extensions: dict[str, Any] = {ABORT: {"abort": self._abort}}
         self.scope["extensions"] = extensions
+
+    def _abort(self) -> None:
+        """Break off; the kernel as well forgets what the client has not taken."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()

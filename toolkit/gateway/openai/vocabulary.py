@@ -56,8 +56,8 @@ class Vocabulary:
 
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Token ids of ``text``, with the model's own start tokens if ``special``."""
-        # The batch call lets go of the interpreter lock while it works, the single one not.
-        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=special)
+        # The batch calls let go of the interpreter lock while they work, the single one not.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
         return tuple(encoding.ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
