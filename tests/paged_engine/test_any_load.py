@@ -82,8 +82,9 @@ class Bench:
         )
 
     def add(self, number: int, prompt: tuple[int, ...], out: int, **more: Any) -> Sequence:
-        sampling = Sampling(max_tokens=out, stop_token_ids=more.get("stop", ()))
-        request = GenerationRequest(number, prompt, sampling, more.get("priority", 0))
+        priority = more.pop("priority", 0)
+        sampling = Sampling(max_tokens=out, stop_token_ids=more.pop("stop", ()), **more)
+        request = GenerationRequest(number, prompt, sampling, priority)
         limit = min(len(prompt) + out, self.config.max_seq_len)
         sequence = Sequence(request, list(prompt), limit, Usage(prompt_tokens=len(prompt)))
         self.scheduler.add(sequence)

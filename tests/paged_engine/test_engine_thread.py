@@ -188,6 +188,30 @@ def test_a_deadline_ends_a_request(bench: Bench) -> None:
     assert bench.answer(1)[1].finish == "length"
 
 
+def test_a_deadline_that_is_far_ends_nothing(bench: Bench) -> None:
+    bench.submit(0, deadline=time.monotonic() + 1000)
+    assert bench.answer(0)[1].finish == "length"
+
+
+def test_the_longest_prompt_fits_and_a_sequence_ends_at_its_limit(bench: Bench) -> None:
+    bench.submit(0, tuple(range(20)), 1000)
+    tokens, last = bench.answer(0)
+    assert len(tokens) == 32 - 20
+    assert last.finish == "length"
+
+
+def test_what_the_pool_can_never_hold_is_refused() -> None:
+    bench = Bench(started=False, max_seq_len=1000)
+    bench.submit(0, out=126)
+    with pytest.raises(RequestRefusedError, match=r"need 33 KV blocks.*has 32"):
+        bench.submit(1, out=127)
+
+
+def test_an_idle_engine_remembers_no_cancellations(bench: Bench) -> None:
+    bench.engine.cancel(5)
+    wait_until(lambda: not bench.engine._cancelled)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_failing_step_answers_everybody_and_refuses_more(bench: Bench) -> None:
     bench.runner.gate.clear()
