@@ -89,7 +89,7 @@ def test_stop_without_a_server(tmp_path: Path) -> None:
 
 
 def test_find_takes_the_only_one_or_asks(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="nothing is deployed"):
+    with pytest.raises(ServerError, match="nothing is deployed"):
         status.find(tmp_path, None)
     written(tmp_path, "one", supervisor_start=1)
     assert status.find(tmp_path, None).name == "one"
@@ -100,7 +100,7 @@ def test_find_takes_the_only_one_or_asks(tmp_path: Path) -> None:
     written(tmp_path, "two")
     assert status.find(tmp_path, None).name == "two"
     assert status.find(tmp_path, "one").name == "one"
-    with pytest.raises(SpecError, match="three is not deployed"):
+    with pytest.raises(ServerError, match="three is not deployed"):
         status.find(tmp_path, "three")
 
 

@@ -35,15 +35,21 @@ engine:
 serving:
   ports: {http: 0, grpc: 0, metrics: 0}
   drain_timeout: 5s
+gateway: {enabled: false}
 """
 RUN = """\
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
 import toolkit.pipeline
 from toolkit.pipeline import BuildResult
 
 class Words(BuildResult):
     repository = Path(os.environ["WORDS_REPOSITORY"])
+
+    def artifact(self, name):
+        key = os.environ.get("WORDS_KEY")
+        return SimpleNamespace(key=key) if key and name == "repository" else None
 
 toolkit.pipeline.build = lambda deployment, *_, **__: Words(deployment, (), True)
 import toolkit.serving.preflight as preflight
@@ -131,7 +137,7 @@ def test_failed_validation_stops_the_server_and_exits_5(toolkit: Shell) -> None:
 
 
 def test_validate_is_a_gate_with_reports(toolkit: Shell) -> None:
-    toolkit("validate", "words.yaml", code=2)
+    toolkit("validate", "words.yaml", code=6)
     toolkit("deploy", "words.yaml", "--no-validate")
     toolkit("validate", "words.yaml", "--only", "streaming", "--junit", "ci/junit.xml")
     suite = ElementTree.parse(toolkit.directory / "ci/junit.xml").getroot()[0]
@@ -141,6 +147,23 @@ def test_validate_is_a_gate_with_reports(toolkit: Shell) -> None:
     assert json.loads(out)["checks"][0]["outcome"] == "failed"
     toolkit("validate", "words.yaml", "--only", "stream", code=2)
     assert "streaming" in toolkit.err
+
+
+def test_what_is_not_deployed_has_one_exit_code(toolkit: Shell) -> None:
+    for command in ("status", "logs", "stop", "validate", "bench"):
+        toolkit(command, "words.yaml", code=6)
+        assert "toolkit deploy FILE" in toolkit.err
+    toolkit("logs", code=6)
+    assert json.loads(toolkit("status", "--json")) == []
+
+
+def test_server_of_another_file_is_not_validated(toolkit: Shell) -> None:
+    toolkit.env["WORDS_KEY"] = "one"
+    toolkit("deploy", "words.yaml", "--no-validate")
+    toolkit("validate", "words.yaml", "--only", "streaming")
+    toolkit.env["WORDS_KEY"] = "other"
+    toolkit("validate", "words.yaml", "--only", "streaming", code=5)
+    assert "--replace" in toolkit.err
 
 
 def test_other_settings_need_replace(toolkit: Shell) -> None:

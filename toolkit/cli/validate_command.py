@@ -14,6 +14,7 @@ from toolkit.cli.progress import command_progress
 if TYPE_CHECKING:
     from toolkit.serving.state import RunState
     from toolkit.serving.validate import ValidationReport
+    from toolkit.spec.models import Deployment
 
 _MARKS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped"}
 
@@ -59,6 +60,7 @@ def validate_command(
         endpoints, repository = Endpoints(host, http_port, grpc_port, metrics_port), None
     else:
         state = _running(root, deployment.name)
+        _same_build(deployment, root, state)
         endpoints, repository = state.endpoints, Path(state.repository)
     with command_progress(quiet=quiet) as progress:
         report = validate_live(
@@ -100,9 +102,28 @@ def _running(root: Path, name: str) -> RunState:
         raise ServerError(
             f"{name} is not running ({found.status if found else 'never deployed'})",
             where=str(root),
-            hint="toolkit deploy, or name another server with --host",
+            hint="toolkit deploy FILE, or name another server with --host",
         )
     return found.state
+
+
+def _same_build(deployment: Deployment, root: Path, state: RunState) -> None:
+    """A server of the same name may have been deployed from another file.
+
+    Raises:
+        ValidationFailed: it was.
+    """
+    from toolkit.errors import ValidationFailed
+    from toolkit.pipeline.expected import is_another_build
+    from toolkit.workspace import Workspace
+
+    if is_another_build(deployment, Workspace(root), state.repository_digest):
+        raise ValidationFailed(
+            f"the {deployment.name} that runs was built from another file, or with other settings",
+            where=state.endpoints.http_url,
+            hint="toolkit deploy FILE --replace, or validate with the file and the --set it was "
+            "deployed with",
+        )
 
 
 def _known(chosen: list[str], names: list[str]) -> None:

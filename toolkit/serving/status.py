@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import SpecError
+from toolkit.errors import ServerError, SpecError
 from toolkit.serving import probe
 from toolkit.serving.metrics import Load
 from toolkit.serving.state import ENDED, RunDirectory, RunState, run_directories
@@ -78,25 +78,26 @@ def find(state_dir: Path, name: str | None) -> RunDirectory:
     """The run directory of ``name``; without a name, of the only deployment there is.
 
     Raises:
-        SpecError: there is none, or several and no name says which.
+        ServerError: there is none.
+        SpecError: there are several and no name says which.
     """
     known = run_directories(state_dir)
     names = ", ".join(each.name for each in known) or "none"
-    if name is None:
+    if name is None and known:
         running = [each for each in known if (state := each.read()) and state.runs]
         chosen = running if len(running) == 1 else known
         if len(chosen) == 1:
             return chosen[0]
         raise SpecError(
-            "nothing is deployed" if not known else "several deployments: say which",
+            "several deployments: say which",
             where=str(state_dir),
             hint=f"deployments here: {names}; --workspace DIR looks elsewhere",
         )
     for each in known:
         if each.name == name:
             return each
-    raise SpecError(
-        f"{name} is not deployed",
+    raise ServerError(
+        f"{name} is not deployed" if name else "nothing is deployed",
         where=str(state_dir),
-        hint=f"deployments here: {names}; --workspace DIR looks elsewhere",
+        hint=f"toolkit deploy FILE; deployments here: {names}; --workspace DIR looks elsewhere",
     )
