@@ -11,6 +11,7 @@ export TOOLKIT__NAME="$name"
 
 # Whatever else runs on this machine keeps its ports.
 export TOOLKIT__SERVING__PORTS__HTTP=0 TOOLKIT__SERVING__PORTS__GRPC=0 TOOLKIT__SERVING__PORTS__METRICS=0
+export TOOLKIT__GATEWAY__PORT=0
 export TOOLKIT_WORKSPACE="${TOOLKIT_WORKSPACE:-$(dirname "$file")/.toolkit}"
 
 say() { printf '\n== %s\n' "$*"; }
