@@ -7,6 +7,7 @@ are (``PROSE``), since no test can know them better than the table does.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -109,14 +110,18 @@ def sites(root: Path) -> list[Site]:
 
 
 def draw(root: Path, count: int, seed: int, groups: Sequence[str] = ()) -> list[Mutant]:
-    """``count`` different mutants, the groups taking turns so that small ones are met too."""
+    """``count`` different mutants.
+
+    Groups take turns, and so do the files within one: small ones are met too.
+    """
     rng = random.Random(seed)
     by_group: dict[str, list[Site]] = {}
     for site in sites(root):
         if not groups or site.group in groups:
             by_group.setdefault(site.group, []).append(site)
-    for members in by_group.values():
+    for group, members in by_group.items():
         rng.shuffle(members)
+        by_group[group] = _taking_turns(members)
     drawn: list[Mutant] = []
     while len(drawn) < count and any(by_group.values()):
         for members in by_group.values():
@@ -124,6 +129,15 @@ def draw(root: Path, count: int, seed: int, groups: Sequence[str] = ()) -> list[
             if mutant is not None and len(drawn) < count:
                 drawn.append(mutant)
     return drawn
+
+
+def _taking_turns(members: list[Site]) -> list[Site]:
+    by_file: dict[str, list[Site]] = {}
+    for site in members:
+        by_file.setdefault(site.file, []).append(site)
+    rounds = itertools.zip_longest(*by_file.values())
+    # They are taken from the end.
+    return [site for each in rounds for site in each if site is not None][::-1]
 
 
 def _next(members: list[Site], rng: random.Random) -> Mutant | None:
@@ -252,7 +266,7 @@ def _named(content: Any, path: Path_) -> str:
 def _template_sites(root: Path, file: Path) -> Iterator[Site]:
     place = str(file.relative_to(root))
     text = file.read_text(encoding="utf-8")
-    plain = re.sub(r"\{#.*?#\}|^#.*$", lambda m: " " * len(m[0]), text, flags=re.S | re.M)
+    plain = re.sub(r"\{#.*?#\}|^#[^\n]*$", lambda m: " " * len(m[0]), text, flags=re.S | re.M)
     # Comments are rendered too; what they are filled with is not theirs alone.
     for found in _TOKEN.finditer(plain):
         if found[0] not in _SYNTAX:

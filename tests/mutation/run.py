@@ -17,7 +17,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 import trials  # noqa: E402
-from mutants import Mutant, draw  # noqa: E402
+from mutants import draw  # noqa: E402
 
 
 def main(words: list[str] | None = None) -> int:
@@ -30,10 +30,12 @@ def main(words: list[str] | None = None) -> int:
         if asked.list:
             _say(*map(str, drawn))
             return 0
-        useless = _fail_anyway(copy, drawn, asked.without)
+        groups = {mutant.group for mutant in drawn}
+        asking = {g: trials.stages(g, asked.without)[: asked.stages] for g in groups}
+        useless = _fail_anyway(copy, {paths for order in asking.values() for paths in order})
         found = []
         for number, mutant in enumerate(drawn, 1):
-            order = trials.stages(mutant.group, asked.without, useless)[: asked.stages]
+            order = [(*paths, *useless) for paths in asking[mutant.group]]
             trial = trials.attempt(copy, mutant, order)
             found.append(trial)
             _say(f"{number}/{len(drawn)} {trial.outcome} {trial.seconds} s {mutant} [{trial.by}]")
@@ -57,14 +59,13 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail_anyway(copy: Path, drawn: list[Mutant], without: list[str]) -> list[str]:
-    """Tests that fail without a mutant: they would seem to notice every one."""
+def _fail_anyway(copy: Path, asking: set[tuple[str, ...]]) -> list[str]:
+    """Words that leave tests out which fail without a mutant: they would seem to notice all."""
     useless: list[str] = []
-    groups = {mutant.group for mutant in drawn}
-    for paths in sorted({paths for group in groups for paths in trials.stages(group, without)}):
+    for paths in sorted(asking):
         failed = trials.failing(copy, paths)
         _say(*(f"fails without a mutant, left out: {name}" for name in failed))
-        useless += failed
+        useless += [f"--deselect={name}" for name in failed]
     return useless
 
 

@@ -90,20 +90,14 @@ def copied(root: Path, commit: str | None = None) -> Iterator[Path]:
         yield copy
 
 
-def stages(
-    group: str, without: Sequence[str] = (), useless: Sequence[str] = ()
-) -> tuple[tuple[str, ...], ...]:
+def stages(group: str, without: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
     """Which tests to ask, in order.
 
     Args:
         group: Of the mutant.
         without: Test files to leave out, in every stage.
-        useless: Single tests to leave out.
     """
-    ignored = (
-        *(f"--ignore={path}" for path in without),
-        *(f"--deselect={test}" for test in useless),
-    )
+    ignored = tuple(f"--ignore={path}" for path in without)
     return tuple((*paths, *ignored) for paths in STAGES.get(group, STAGES[""]))
 
 
