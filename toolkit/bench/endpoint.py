@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from toolkit.bench.target import Target
 from toolkit.errors import ServerError, SpecError, UnsupportedError
+from toolkit.serving.ports import Endpoints
 from toolkit.serving.state import ENDED, RunDirectory
 from toolkit.spec.models import Deployment
 
@@ -59,8 +60,8 @@ def find_deployed(deployment: Deployment, root: Path) -> Deployed:
         ports = deployment.serving.ports
         if not (ports.grpc and ports.http):
             raise _not_running(deployment.name)
-        host = deployment.serving.host
-        return Deployed(f"grpc://{host}:{ports.grpc}", f"http://{host}:{ports.http}", None)
+        ends = Endpoints(deployment.serving.host, ports.http, ports.grpc, ports.metrics)
+        return Deployed(f"grpc://{ends.grpc_url}", ends.http_url, None)
     if not state.runs:
         raise _not_running(deployment.name)
     found = next(Path(state.repository).rglob("tokenizer.json"), None)

@@ -11,6 +11,7 @@ import asyncio
 from typing import Protocol
 
 from toolkit.bench.records import clock
+from toolkit.bench.target import authority
 
 
 class Exchange(Protocol):
@@ -43,7 +44,7 @@ class HttpConnection(asyncio.Protocol):
             OSError: nobody listens there.
         """
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: cls(f"{host}:{port}"), host, port)
+        _, connection = await loop.create_connection(lambda: cls(authority(host, port)), host, port)
         return connection
 
     @property
@@ -128,7 +129,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _read_head(self, head: str) -> None:
         lines = head.split("\r\n")
-        fields = dict(line.lower().split(": ", 1) for line in lines[1:])
+        pairs = (line.lower().partition(":") for line in lines[1:])
+        fields = {name: value.strip() for name, _, value in pairs}
         self._chunked = fields.get("transfer-encoding") == "chunked"
         self._left = int(fields.get("content-length", "0"))
         if fields.get("connection") == "close":

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from hpack import Decoder, HPACKError
 
 from toolkit.bench.records import clock
+from toolkit.bench.target import authority
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -84,7 +85,7 @@ class GrpcConnection(asyncio.Protocol):
             OSError: nobody listens there, or nobody who speaks HTTP/2.
         """
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: cls(f"{host}:{port}"), host, port)
+        _, connection = await loop.create_connection(lambda: cls(authority(host, port)), host, port)
         try:
             await asyncio.wait_for(connection._greeted.wait(), _GREETING_TIMEOUT)
         except asyncio.TimeoutError:
@@ -126,7 +127,7 @@ class GrpcConnection(asyncio.Protocol):
             return
         if any(identity == waiting for waiting, _ in self._waiting):
             self._waiting = deque(item for item in self._waiting if item[0] != identity)
-        elif self.usable:
+        elif not self._transport.is_closing():
             self._send(_RST, 0, identity, struct.pack(">I", _CANCEL))
             self._closed_one()
 
@@ -226,7 +227,8 @@ class GrpcConnection(asyncio.Protocol):
         elif kind == _WINDOW:
             self._on_window(identity, struct.unpack(">I", payload)[0] & _LARGEST_WINDOW)
         elif kind == _RST:
-            self._end(identity, UNAVAILABLE, f"stream reset (HTTP/2 error {payload[-1]})")
+            code = struct.unpack(">I", payload)[0]
+            self._end(identity, UNAVAILABLE, f"stream reset (HTTP/2 error {code})", reset=True)
         elif kind == _GOAWAY:
             self._on_goaway(struct.unpack(">I", payload[:4])[0] & _LARGEST_WINDOW)
 
@@ -275,7 +277,10 @@ class GrpcConnection(asyncio.Protocol):
 
     def _on_goaway(self, last: int) -> None:
         self.usable = False
-        for identity in [one for one in self._streams if one > last]:
+        # Those that wait for their turn have none any more; the server has not seen them.
+        unseen = {identity for identity, _ in self._waiting}
+        self._waiting.clear()
+        for identity in [one for one in self._streams if one > last or one in unseen]:
             self._end(identity, UNAVAILABLE, "the server is shutting down")
         if not self._streams:
             self._transport.close()
@@ -323,11 +328,11 @@ class GrpcConnection(asyncio.Protocol):
 
     # Ends
 
-    def _end(self, identity: int, status: int, message: str) -> None:
+    def _end(self, identity: int, status: int, message: str, *, reset: bool = False) -> None:
         stream = self._streams.pop(identity, None)
         if stream is None:
             return
-        if stream.to_send and self.usable:
+        if stream.to_send and self.usable and not reset:
             # The answer came before the whole request was sent: the rest is not wanted.
             self._send(_RST, 0, identity, struct.pack(">I", _CANCEL))
         self._closed_one()
@@ -337,6 +342,8 @@ class GrpcConnection(asyncio.Protocol):
         self._open_streams -= 1
         if self._waiting and self.usable:
             self._start_waiting()
+        if not self.usable and not self._streams:
+            self._transport.close()  # the last call that a server took before it went away
 
     def _fail_all(self, reason: str) -> None:
         streams, self._streams = self._streams, {}

@@ -40,6 +40,11 @@ class Objective(Section):
     itl_ms: float | None = Field(default=None, gt=0)
     e2e_ms: float | None = Field(default=None, gt=0)
 
+    @property
+    def limits(self) -> bool:
+        """Whether any target is set."""
+        return not (self.ttft_ms is None and self.itl_ms is None and self.e2e_ms is None)
+
     def met(self, record: RequestRecord) -> bool:
         """Whether the request was good."""
         return record.ok and all(
@@ -71,6 +76,12 @@ class Window:
     objectives: Objectives
 
     @property
+    def judged(self) -> list[tuple[Objective, RequestRecord]]:
+        """The counted requests that have targets, with them."""
+        found = ((self.objective(record), record) for record in self.counted)
+        return [(objective, record) for objective, record in found if objective is not None]
+
+    @property
     def length(self) -> float:
         """Seconds."""
         return max(self.end - self.start, 1e-9)
@@ -78,7 +89,8 @@ class Window:
     def objective(self, record: RequestRecord) -> Objective | None:
         """The targets for one request, if there are any."""
         name = record.request.request_class
-        return self.objectives.get(name, self.objectives.get(""))
+        found = self.objectives.get(name, self.objectives.get(""))
+        return found if found is not None and found.limits else None
 
 
 @dataclass(frozen=True)
@@ -163,16 +175,15 @@ def _request_rate(window: Window) -> float:
 
 
 def _goodput(window: Window) -> float | None:
-    share = _good_share(window)
-    return None if share is None else share * len(window.counted) / window.length
+    return _good(window) / window.length if window.judged else None
 
 
 def _good_share(window: Window) -> float | None:
-    judged = [(window.objective(r), r) for r in window.counted]
-    judged = [(objective, r) for objective, r in judged if objective]
-    if not judged:
-        return None
-    return sum(objective.met(r) for objective, r in judged if objective) / len(judged)
+    return _ratio(_good(window), len(window.judged))
+
+
+def _good(window: Window) -> int:
+    return sum(objective.met(record) for objective, record in window.judged)
 
 
 def _error_share(window: Window) -> float | None:

@@ -15,7 +15,7 @@ import orjson
 
 from toolkit.bench.http1 import HttpConnection
 from toolkit.bench.records import Failure, Request, RequestRecord, Usage, clock
-from toolkit.bench.target import TargetInfo
+from toolkit.bench.target import TargetInfo, authority
 from toolkit.errors import ServerError
 
 _PATH = "/v1/completions"
@@ -45,7 +45,7 @@ class OpenAiTarget:
     @property
     def url(self) -> str:
         """Where it is, for people."""
-        return f"http://{self._host}:{self._port}"
+        return f"http://{authority(self._host, self._port)}"
 
     async def open(self) -> TargetInfo:
         """Ask which models it serves.

@@ -198,11 +198,12 @@ async def _count(
 ) -> None:
     """Warm-up requests to their end, then those that count."""
     if stop.warmup_requests:
-        phase.limit = stop.warmup_requests
+        phase.limit, phase.opens = stop.warmup_requests, math.inf
         await drive(phase, load, iter([0.0] * stop.warmup_requests))
         phase.first_number += phase.started
         phase.records.clear()
-    phase.start, phase.started, phase.limit = clock(), 0, stop.requests
+    phase.start = phase.opens = clock()
+    phase.started, phase.limit = 0, stop.requests
     phase.on_record = lambda record: progress.advance(1)
     await drive(phase, load, offsets)
 
@@ -236,10 +237,8 @@ def _window(phase: Phase, options: Options, partial: bool) -> Window | None:
     if not records:
         return None
     last = max(record.ended for record in records)
-    if stop.requests:
-        start, end = phase.start, last
-    else:
-        start = phase.opens
+    start, end = phase.opens, last
+    if not stop.requests:
         end = max(phase.end, *(record.request.intended for record in records))
         end = min(end, last) if partial else end
     counted = [record for record in records if start <= record.request.intended <= end]
@@ -254,7 +253,7 @@ def _count_tokens(records: Sequence[RequestRecord], options: Options) -> str:
     if vocabulary.unit != "tokens":
         return "responses"
     for record in records:
-        record.counted_tokens = vocabulary.count(record.text)
+        record.counted_tokens = vocabulary.count(record.text, special=False)
     return "tokenizer"
 
 

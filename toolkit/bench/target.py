@@ -18,6 +18,11 @@ class TargetInfo:
     server: str = ""
 
 
+def authority(host: str, port: int) -> str:
+    """Host and port as URLs and requests write them: an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Target(Protocol):
     """A server or an engine under test, used from one asyncio event loop.
 

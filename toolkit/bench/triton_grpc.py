@@ -15,7 +15,7 @@ from typing import Any
 from toolkit.bench import contract, tensors
 from toolkit.bench.http2 import OK, UNAVAILABLE, GrpcConnection, GrpcError
 from toolkit.bench.records import Request, RequestRecord, clock
-from toolkit.bench.target import TargetInfo
+from toolkit.bench.target import TargetInfo, authority
 from toolkit.errors import ServerError, SpecError
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -43,7 +43,7 @@ class TritonGrpcTarget:
     @property
     def url(self) -> str:
         """Where it is, for people."""
-        return f"grpc://{self._host}:{self._port}"
+        return f"grpc://{authority(self._host, self._port)}"
 
     async def open(self) -> TargetInfo:
         """Connect, and learn the model's inputs.

@@ -15,7 +15,7 @@ from typing import Any
 from toolkit.bench import contract
 from toolkit.bench.http1 import HttpConnection
 from toolkit.bench.records import Failure, Request, RequestRecord, clock
-from toolkit.bench.target import TargetInfo
+from toolkit.bench.target import TargetInfo, authority
 from toolkit.bench.triton_grpc import require_inputs, unreachable
 from toolkit.errors import ServerError
 
@@ -46,7 +46,7 @@ class TritonHttpTarget:
     @property
     def url(self) -> str:
         """Where it is, for people."""
-        return f"http://{self._host}:{self._port}"
+        return f"http://{authority(self._host, self._port)}"
 
     async def open(self) -> TargetInfo:
         """Ask for the server's and the model's metadata.

@@ -32,8 +32,8 @@ class Vocabulary(Protocol):
     def make(self, tokens: int, dice: random.Random) -> str:
         """Random words that count exactly ``tokens``."""
 
-    def count(self, text: str) -> int:
-        """Tokens of ``text``, special ones that the tokenizer adds included."""
+    def count(self, text: str, *, special: bool = True) -> int:
+        """Tokens of ``text``; ``special``: with those that the tokenizer adds to a prompt."""
 
 
 class Words:
@@ -45,7 +45,7 @@ class Words:
         """``tokens`` random words."""
         return " ".join(dice.choices(_COMMON, k=tokens))
 
-    def count(self, text: str) -> int:
+    def count(self, text: str, *, special: bool = True) -> int:
         """Words of ``text``."""
         return len(text.split())
 
@@ -102,9 +102,9 @@ class Tokens:
                 words = dice.choices(self._words, k=1)
         raise UnsupportedError(f"no text of exactly {tokens} tokens found with this tokenizer")
 
-    def count(self, text: str) -> int:
+    def count(self, text: str, *, special: bool = True) -> int:
         """Tokens of ``text``."""
-        return len(self._tokenizer.encode(text).ids)
+        return len(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def _whole_words(self) -> Sequence[str]:
         found = sorted(piece[1:] for piece in self._tokenizer.get_vocab() if _WORD.match(piece))
