@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from model_shapes import LLAMA_8B
 
 from toolkit.engine.pytorch import ModelPaths, llm_arguments
-from toolkit.engine.tensorrt import build_commands, engine_parameters
+from toolkit.engine.tensorrt import build_commands
 from toolkit.quantize.check import check
 from toolkit.releases import Runtime, known_releases
 from toolkit.repository.contract import load_contract
+from toolkit.repository.nvidia.parameters import EnginePaths, engine_parameters
 from toolkit.serving.diagnose import diagnose
 from toolkit.spec.models import Deployment, Engine, Quantization
 from toolkit.spec.schema import schema_text
@@ -25,6 +26,7 @@ TABLE = ROOT / "docs" / "field-failures.md"
 WAYS = ("impossible", "refused", "caught", "diagnosed")
 ENGINES = [release for release in known_releases() if "tensorrt" in release.runtimes]
 PLAIN = check(LLAMA_8B, Quantization())
+PATHS = EnginePaths(*map(PurePosixPath, ("/e", "/e/adapters", "/e/tokenizer.json")))
 
 
 def rows() -> list[list[str]]:
@@ -89,7 +91,7 @@ def test_every_engine_batches_in_flight_over_a_paged_cache(release: Any) -> None
     words = command.argv
     for flag, value in (("kv_cache_type", "paged"), ("remove_input_padding", "enable")):
         assert words[words.index(f"--{flag}") + 1] == value
-    told = engine_parameters(made.engine, PLAIN, LLAMA_8B, release, engine_dir="/e")
+    told = dict(engine_parameters(made, LLAMA_8B, release, PLAIN, PATHS))
     assert told["gpt_model_type"] == "inflight_fused_batching"
 
 
@@ -101,7 +103,7 @@ def test_the_default_policy_admits_only_what_is_sure_to_finish(
     if runtime not in release.runtimes:
         return
     if runtime == "tensorrt":
-        made = engine_parameters(Engine(), PLAIN, LLAMA_8B, release, engine_dir="/e")
+        made = dict(engine_parameters(deployment(), LLAMA_8B, release, PLAIN, PATHS))
         assert made["batch_scheduler_policy"] == "guaranteed_no_evict"
     else:
         told: Any = llm_arguments(Engine(), PLAIN, LLAMA_8B, release, paths=ModelPaths())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from toolkit.engine.tensorrt import (
     Command,
     build_commands,
     check,
-    engine_parameters,
 )
 from toolkit.errors import UnsupportedError
 from toolkit.releases import Release, known_releases, release
+from toolkit.repository.nvidia.parameters import EnginePaths, KvDivision, engine_parameters
 from toolkit.spec.gpus import Gpu, find_gpu
 from toolkit.spec.models import Deployment
 
@@ -233,10 +234,13 @@ def test_adapters_become_what_the_server_reads() -> None:
     assert [one.step for one in none] == ["target"]
 
 
+PATHS = EnginePaths(*map(PurePosixPath, ("/e", "/e/adapters", "/e/tokenizer.json")))
+
+
 def parameters(engine: dict[str, Any], of: Release | None = None, **more: Any) -> dict[str, str]:
     made, chosen = deployment(engine), of or release("1.2.1")
     resolved = check(made.engine, made.quantization, LLAMA_8B, chosen, H100)
-    return engine_parameters(made.engine, resolved, LLAMA_8B, chosen, engine_dir="/e", **more)
+    return dict(engine_parameters(made, LLAMA_8B, chosen, resolved, PATHS, **more))
 
 
 @given(engine=TENSORRT, of=st.sampled_from(RELEASES))
@@ -252,7 +256,11 @@ def test_every_parameter_is_in_the_release_with_its_type(
     for name, text in made.items():
         assert model.parameter(name).problem(text) is None
     assert {one.name for one in model.parameters if one.required} <= set(made)
+    assert {one.name: one.fixed for one in model.parameters if one.fixed} == {
+        one.name: made[one.name] for one in model.parameters if one.fixed
+    }
     assert made["gpt_model_type"] == "inflight_fused_batching"
+    assert made["gpt_model_path"] == "/e"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +285,9 @@ def test_every_parameter_is_in_the_release_with_its_type(
         ({"speculation": {"method": "medusa", "source": "./m", "choices": ("0", "0,0")},
           "limits": {"max_batch_size": 8}},
          {"decoding_mode": "medusa", "medusa_choices": "{0},{0,0}"}),
+        ({"speculation": {"method": "eagle", "source": "./e", "num_layers": 2,
+                          "choices": ("0", "0,0", "1")}, "limits": {"max_batch_size": 8}},
+         {"decoding_mode": "eagle", "eagle_choices": "{0},{0,0},{1}"}),
     ],
 )  # fmt: skip
 def test_fields_become_parameters(engine: dict[str, Any], wanted: dict[str, str]) -> None:
@@ -286,6 +297,31 @@ def test_fields_become_parameters(engine: dict[str, Any], wanted: dict[str, str]
 
 def test_two_engines_on_a_gpu_are_told_their_share() -> None:
     for role in ("target", "draft"):
-        made = parameters({"speculation": DRAFT}, role=role, kv_tokens=65536)
+        division = KvDivision(draft_share=0.25, tokens=65536)
+        made = parameters({"speculation": DRAFT}, role=role, division=division)
         assert made["max_tokens_in_paged_kv_cache"] == "65536"
+        # Each finds less free than the plan did, and is bounded by its tokens.
+        assert made["kv_cache_free_gpu_mem_fraction"] == "0.9"
         assert "decoding_mode" not in made
+
+
+def test_where_no_gpu_is_known_two_engines_divide_what_is_free() -> None:
+    kv_cache = {"host_offload": "1GiB", "free_memory_fraction": 0.8}
+    engine = {"speculation": DRAFT, "kv_cache": kv_cache}
+    for role, fraction, share in (("target", "0.6", 0.75), ("draft", "0.2", 0.25)):
+        made = parameters(engine, role=role, division=KvDivision(draft_share=0.25))
+        assert made["kv_cache_free_gpu_mem_fraction"] == fraction
+        assert made["kv_cache_host_memory_bytes"] == str(int(2**30 * share))
+        assert "max_tokens_in_paged_kv_cache" not in made
+
+
+def test_a_size_of_both_caches_is_divided_by_bytes_and_counted_in_the_same_tokens() -> None:
+    engine = {"speculation": DRAFT, "kv_cache": {"size": "4GiB"}}
+    told = {
+        parameters(engine, role=role, division=KvDivision(draft_share=0.25))[
+            "max_tokens_in_paged_kv_cache"
+        ]
+        for role in ("target", "draft")
+    }
+    # 128 KiB of the target's and a third of that of the draft's for each token.
+    assert told == {str(3 * 2**30 // (128 * 1024))}

@@ -298,6 +298,12 @@ CASES: dict[str, Case] = {
         tensorrt={"gather_generation_logits": True},
         speculation=DRAFT,
     ),
+    "a tree that is not as deep as its engine": engine_case(
+        "engine.speculation.num_layers",
+        "num_layers: 4",
+        limits={"max_batch_size": 8},
+        speculation={"method": "eagle", "source": "./e", "num_layers": 2},
+    ),
     "EAGLE over stages": engine_case(
         "engine.parallelism.pipeline",
         parallelism={"pipeline": 2},

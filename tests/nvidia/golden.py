@@ -31,7 +31,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "repository"), str(HERE.parent / "e
 from built_engine import write_engine  # noqa: E402
 from miniature import write_checkpoint  # noqa: E402
 
-from toolkit.checkpoint.architecture import read_architecture  # noqa: E402
+from toolkit.checkpoint.architecture import (  # noqa: E402
+    architecture_of,
+    read_architecture,
+    read_json,
+)
 from toolkit.engine import tensorrt  # noqa: E402
 from toolkit.engine.nvidia.target import Target, target_of  # noqa: E402
 from toolkit.repository.render import render  # noqa: E402
@@ -76,8 +80,21 @@ def render_deployment(made: Deployment, config: Path, folder: Path) -> Path:
     elif isinstance(made.engine.speculation, DraftModel | Eagle3):
         shutil.copytree(checkpoint, engine / "draft")
     repository = folder / "repository"
-    render(made, engine, checkpoint, repository, served_at=SERVED_AT)
+    tokens = _kv_tokens(made, checkpoint)
+    render(made, engine, checkpoint, repository, served_at=SERVED_AT, kv_tokens=tokens)
     return repository
+
+
+def _kv_tokens(made: Deployment, checkpoint: Path) -> int | None:
+    """As a build knows it: from the plan, where there are two models on a GPU."""
+    from toolkit.pipeline.planning import make_plan
+
+    draft = draft_of(made)
+    if draft is None or made.engine.runtime != "tensorrt":
+        return None
+    small = architecture_of(read_json(draft), {}, where=str(draft))
+    memory = make_plan(made, read_architecture(checkpoint), draft=small).memory
+    return memory.kv_tokens if memory else None
 
 
 def _put_adapters(made: Deployment, engine: Path, target: Target) -> None:

@@ -74,6 +74,14 @@ def remove(place: str) -> Spoil:
     return spoil
 
 
+def unbounded(repository: Path) -> None:
+    """Two engines that each take most of what they find."""
+    for model in ("tensorrt_llm", "tensorrt_llm_draft"):
+        drop(f"{model}/config.pbtxt", r'^parameters .*"max_tokens_in_paged_kv_cache".*\n')(
+            repository
+        )
+
+
 LORA_ENGINE = "llama-8b-lora-engine"
 DRAFT, GUIDED = "llama-8b-draft-1b-engine", "llama-8b-guided-engine"
 LORA, TWINS, TWIN_ENGINES = (
@@ -100,9 +108,9 @@ CASES = [
     (DRAFT, drop(BACKEND, r'^parameters .*"gpt_model_type".*\n'), "parameter 'gpt_model_type' is missing"),
     (DRAFT, drop(BACKEND, r'^parameters .*"FORCE_CPU_ONLY_INPUT_TENSORS".*\n'), "'FORCE_CPU_ONLY_INPUT_TENSORS' is missing"),
     (DRAFT, replace(BACKEND, '"no"', '"yes"'), "has to be 'no'"),
-    (DRAFT, replace(BACKEND, '"0.72"', '"${kv_cache_free_gpu_mem_fraction}"'), "is not filled in"),
-    (DRAFT, replace(BACKEND, '"0.72"', '""'), "is not filled in"),
-    (DRAFT, replace(BACKEND, '"0.72"', '"0.9"'), "of the free memory"),
+    (DRAFT, replace(BACKEND, '"0.9"', '"${kv_cache_free_gpu_mem_fraction}"'), "is not filled in"),
+    (DRAFT, replace(BACKEND, '"0.9"', '""'), "is not filled in"),
+    (DRAFT, unbounded, "of the free memory"),
     (DRAFT, replace(BACKEND, '"max_beam_width" value: { string_value: "1"', '"max_beam_width" value: { string_value: "4"'), "built for beam width 1"),
     (DRAFT, replace(BACKEND, "/models/tensorrt_llm/1/engine", "/models/other/1/engine"), "the engine lies elsewhere"),
     (DRAFT, replace(BACKEND, "default_priority_level: 1", "default_priority_level: 7"), "default_priority_level 7"),

@@ -21,6 +21,13 @@ from toolkit.workspace import Artifact, Workspace
 
 sys.path.insert(0, str(TESTS / "quantize"))
 
+FP8 = {
+    "weights": "fp8",
+    "kv_cache": "fp8",
+    "calibration": {"samples": 2, "max_length": 32},
+    # Random weights lose more than trained ones.
+    "accept": {"perplexity_increase": 10, "kl_divergence": 10, "top1_agreement": 0.01},
+}
 LIMITS = {"max_batch_size": 4, "max_input_len": 64, "max_seq_len": 128, "max_num_tokens": 256}
 
 
@@ -56,11 +63,7 @@ def test_engines_of_a_target_and_its_draft_over_two_gpus(
     builder = install(tmp_path, monkeypatch)
     made = deployment(
         model(tmp_path / "model"),
-        quantization={
-            "weights": "fp8",
-            "kv_cache": "fp8",
-            "calibration": {"samples": 2, "max_length": 32},
-        },
+        quantization=FP8,
         engine={
             "runtime": "tensorrt",
             "parallelism": {"tensor": 2},
@@ -92,6 +95,12 @@ def test_engines_of_a_target_and_its_draft_over_two_gpus(
             "rank0.engine",
             "rank1.engine",
         ]
+    bounds = {
+        configs[name].parameters["max_tokens_in_paged_kv_cache"].string_value
+        for name in ("tensorrt_llm", "tensorrt_llm_draft")
+    }
+    assert len(bounds) == 1
+    assert int(bounds.pop()) > LIMITS["max_seq_len"]
     engine = json.loads((artifact(result, "engine").path / "engine.json").read_text())
     assert engine == {"runtime": "tensorrt", "release": "1.2.1", "tensorrt_llm": "1.2.1"}
 
@@ -119,12 +128,7 @@ def test_the_llm_api_s_folder_of_a_plain_checkpoint(tmp_path: Path) -> None:
 def test_the_llm_api_s_folder(tmp_path: Path) -> None:
     made = deployment(
         model(tmp_path / "model"),
-        quantization={
-            "weights": "fp8",
-            "kv_cache": "fp8",
-            "calibration": {"samples": 2, "max_length": 32},
-            "accept": {"perplexity_increase": 10, "kl_divergence": 10, "top1_agreement": 0.01},
-        },
+        quantization=FP8,
         engine={
             "runtime": "pytorch",
             "speculation": {

@@ -37,6 +37,8 @@ class NvidiaJob:
         drafting: The draft model or head, if there is one.
         draft_arch: Of a draft model; a head has none of its own.
         adapters: Directories of the LoRA adapters by name.
+        kv_tokens: Tokens that target and draft model both hold; None without a draft model, or
+            where no GPU is named.
     """
 
     job: Job
@@ -47,6 +49,7 @@ class NvidiaJob:
     drafting: Artifact | None = None
     draft_arch: Architecture | None = None
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    kv_tokens: int | None = None
 
     @property
     def deployment(self) -> Deployment:
@@ -85,7 +88,7 @@ def decide(job: Job, checkpoint: Artifact, drafting: Artifact | None) -> NvidiaJ
         model = read_architecture(drafting.path) if is_model else None
     settled = settle(job.deployment, arch, draft=model)
     assert settled.target is not None, "not the CPU runtime"
-    make_plan(job.deployment, arch, draft=model)
+    plan = make_plan(job.deployment, arch, draft=model)
     target, resolved = settled.target, settled.resolved
     deployment = stages.settled(
         job.deployment, resolved, runtime=target.runtime, release=target.release.version
@@ -101,6 +104,7 @@ def decide(job: Job, checkpoint: Artifact, drafting: Artifact | None) -> NvidiaJ
         drafting=drafting,
         draft_arch=model,
         adapters=adapters.locate(job, target.runtime),
+        kv_tokens=plan.memory.kv_tokens if plan.memory and model is not None else None,
     )
 
 
@@ -284,4 +288,5 @@ def render(work: NvidiaJob, engine: Artifact, checkpoint: Artifact) -> Artifact:
         work.resolved,
         runtime=work.target.runtime,
         release=work.target.release.version,
+        kv_tokens=work.kv_tokens if work.target.runtime == "tensorrt" else None,
     )

@@ -168,6 +168,7 @@ def render(
     *,
     runtime: BuiltRuntime = "openvino",
     release: str | None = None,
+    kv_tokens: int | None = None,
 ) -> Artifact:
     """The Triton model repository, in the folder :data:`REPOSITORY` of the artifact.
 
@@ -186,12 +187,13 @@ def render(
         "templates": tree_digest(template_root()),
         **_software("toolkit.repository", *_RENDERING[runtime], tools=("jinja2",)),
     }
-    place: dict[str, Path] = {}
+    place: dict[str, Any] = {}
     if runtime == "tensorrt":  # its backend is told absolute paths
         root = job.workspace.root.absolute()
-        inputs["root"] = str(root)
+        inputs |= {"root": str(root), "kv_tokens": kv_tokens}
         folder = artifact_key("repository", inputs)[:SHORT_KEY]
         place["served_at"] = root / "repository" / folder / REPOSITORY
+        place["kv_tokens"] = kv_tokens
 
     def work(out: Path) -> None:
         render(deployment, engine.path, checkpoint.path, out / REPOSITORY, **place)

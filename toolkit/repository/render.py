@@ -43,14 +43,16 @@ def render(
     out: Path,
     *,
     served_at: PurePath | None = None,
+    kv_tokens: int | None = None,
 ) -> RenderedRepository:
     """Render the repository into ``out``, complete or not at all.
 
     ``engine.json`` in the compiled engine's folder says for which runtime. The same inputs give
     the same bytes. Files of ``engine`` are hard-linked where the file system allows it, copied
     where not; tokenizer files come from ``checkpoint``. What was in ``out`` before is replaced.
-    ``served_at`` is where the repository will lie when it is served, if not at ``out``; only the
-    tensorrt runtime writes it down.
+    ``served_at`` is where the repository will lie when it is served, if not at ``out``, and
+    ``kv_tokens`` what target and draft model both hold in their caches, where that is known; only
+    the tensorrt runtime writes them down.
 
     Raises:
         UnsupportedError: the runtime cannot honour a field of the deployment.
@@ -60,7 +62,8 @@ def render(
     _require(engine / "engine.json", "the compiled engine")
     runtime = json.loads((engine / "engine.json").read_text(encoding="utf-8"))["runtime"]
     if runtime in ("tensorrt", "pytorch"):
-        return _render_nvidia(deployment, engine, checkpoint, out, served_at or out.absolute())
+        place = served_at or out.absolute()
+        return _render_nvidia(deployment, engine, checkpoint, out, place, kv_tokens)
     settings = model_settings(deployment, runtime, read_architecture(checkpoint))
     building = out.with_name(f".{out.name}.{os.getpid()}.new")
     shutil.rmtree(building, ignore_errors=True)
@@ -75,7 +78,12 @@ def render(
 
 
 def _render_nvidia(
-    deployment: Deployment, engine: Path, checkpoint: Path, out: Path, served_at: PurePath
+    deployment: Deployment,
+    engine: Path,
+    checkpoint: Path,
+    out: Path,
+    served_at: PurePath,
+    kv_tokens: int | None,
 ) -> RenderedRepository:
     from toolkit.repository.nvidia import render_nvidia
 
@@ -91,6 +99,7 @@ def _render_nvidia(
             served_at,
             link=_link_tree,
             copy_tokenizer=_copy_tokenizer,
+            kv_tokens=kv_tokens,
         )
         _replace(building, out)
     finally:

@@ -81,6 +81,13 @@ class Eagle(Section):
     max_non_leaves_per_layer: int = Field(
         default=10, ge=1, le=256, description="Tokens of a level that may be continued."
     )
+    choices: Names | None = Field(
+        default=None,
+        min_length=1,
+        description="Branches of the tree as lists of ranks; TensorRT-LLM's default tree of 63, 4 "
+        "deep, if absent.",
+        examples=[["0", "0,0", "1", "0,1"]],
+    )
 
 
 class Medusa(Section):

@@ -3,7 +3,6 @@
 from toolkit.engine.tensorrt.build import BuildPaths, Command, build_commands
 from toolkit.engine.tensorrt.check import check
 from toolkit.engine.tensorrt.engine_config import EngineConfig, read_engine_config
-from toolkit.engine.tensorrt.parameters import engine_parameters
 from toolkit.engine.tensorrt.readback import check_engine
 
 __all__ = [
@@ -13,6 +12,5 @@ __all__ = [
     "build_commands",
     "check",
     "check_engine",
-    "engine_parameters",
     "read_engine_config",
 ]

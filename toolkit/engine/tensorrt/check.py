@@ -13,6 +13,7 @@ from toolkit.engine.nvidia.checks import check_common, check_source
 from toolkit.engine.nvidia.formats import settled_formats
 from toolkit.engine.nvidia.refusal import refusal
 from toolkit.engine.nvidia.target import NvidiaRuntime, Target, missing_runtime
+from toolkit.engine.tensorrt.trees import check_tree
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.quantize.trtllm_export import check_export
 from toolkit.releases import Release
@@ -222,6 +223,7 @@ def _check_heads(chosen: Eagle | Medusa, engine: Engine, quantization: Quantizat
             f"a target with {chosen.method} heads is converted in 16 bit only",
             "set weights and kv_cache to none, or use draft_model",
         )
+    check_tree(chosen)
     if isinstance(chosen, Eagle) and engine.limits.max_batch_size > _MAX_EAGLE_BATCH:
         raise refusal(
             "engine.limits.max_batch_size",

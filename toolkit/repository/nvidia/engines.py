@@ -127,7 +127,7 @@ def _shares(configs: Configs) -> Iterator[Finding]:
     """Two engines on the same GPUs must not both take most of the memory that is free."""
     fractions = []
     for model in (TARGET, DRAFT):
-        if model in configs:
+        if model in configs and "max_tokens_in_paged_kv_cache" not in configs[model].parameters:
             value = configs[model].parameters.get("kv_cache_free_gpu_mem_fraction")
             fractions.append(_number(value.string_value if value else "0.9"))
     if sum(fractions) > 1:

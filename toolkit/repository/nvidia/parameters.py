@@ -21,7 +21,7 @@ from toolkit.engine.nvidia.refusal import refusal
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.releases import Release
 from toolkit.repository.nvidia.devices import gpu_device_ids
-from toolkit.spec.models import Deployment, DraftModel, Lookahead, Medusa
+from toolkit.spec.models import Deployment, DraftModel, Eagle, Lookahead, Medusa
 
 Role = Literal["target", "draft"]
 
@@ -42,6 +42,38 @@ _WITHOUT_DRAFT_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class _Pool:
+    """One engine's part: of the memory, the target's likewise, and tokens if they are bounded."""
+
+    share: float
+    target_share: float
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KvDivision:
+    """How a target and its draft model, both on the same GPUs, divide the KV memory.
+
+    Attributes:
+        draft_share: The draft's share of the bytes of one token, if it is known.
+        tokens: What each of them holds, if it is known. It bounds both, in whatever order they
+            load; without it each takes its share of what it finds free, and the second one gets
+            less than its share.
+    """
+
+    draft_share: float | None = None
+    tokens: int | None = None
+
+    def pool(self, role: Role) -> _Pool:
+        """What the engine in ``role`` gets."""
+        target = _WITHOUT_DRAFT_SHARE if self.draft_share is None else 1 - self.draft_share
+        return _Pool(target if role == "target" else 1 - target, target, self.tokens)
+
+
+UNKNOWN = KvDivision()
+
+
+@dataclass(frozen=True, slots=True)
 class EnginePaths:
     """Directories as the server sees them."""
 
@@ -58,7 +90,7 @@ def engine_parameters(
     paths: EnginePaths,
     *,
     role: Role = "target",
-    draft_share: float | None = None,
+    division: KvDivision = UNKNOWN,
 ) -> tuple[tuple[str, str], ...]:
     """Name and text of every parameter, by name.
 
@@ -69,16 +101,19 @@ def engine_parameters(
         resolved: The target's formats.
         paths: Where the engine's files are.
         role: The target, or the draft model of draft-model speculation.
-        draft_share: The draft's share of a token's KV cache, if it is known.
+        division: Of the KV memory between target and draft model.
 
     Raises:
         UnsupportedError: the release has no parameter for what a field asks.
     """
-    share = _share(deployment, role, draft_share)
     values = _constants(release, paths)
     for field in _ALWAYS:
         values |= _named(deployment, field, release)
-    values |= dict(_cache(deployment, arch, release, resolved, share))
+    drafting = isinstance(deployment.engine.speculation, DraftModel)
+    pool = division.pool(role) if drafting else _Pool(1.0, 1.0, None)
+    values |= dict(_cache(deployment, arch, release, resolved, pool))
+    if arch.sliding_window is not None:
+        values["max_attention_window_size"] = str(arch.sliding_window)
     values |= _texts(named(release, "serving.gpus", gpu_device_ids(deployment), _PART))
     values |= dict(_graphs(deployment, release))
     if role == "target":
@@ -127,44 +162,38 @@ def text_of(value: JsonValue) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _share(deployment: Deployment, role: Role, draft_share: float | None) -> float:
-    """Part of the KV memory that this engine may take: both live on the same GPUs."""
-    if not isinstance(deployment.engine.speculation, DraftModel):
-        return 1.0
-    target = _WITHOUT_DRAFT_SHARE if draft_share is None else 1 - draft_share
-    return target if role == "target" else 1 - target
-
-
 def _cache(
     deployment: Deployment,
     arch: Architecture,
     release: Release,
     resolved: ResolvedQuantization,
-    share: float,
+    pool: _Pool,
 ) -> Iterator[tuple[str, str]]:
     cache = deployment.engine.kv_cache
-    fraction = round(cache.free_memory_fraction * share, 4)
-    pairs: dict[str, JsonValue] = {"engine.kv_cache.free_memory_fraction": fraction}
-    if cache.size is not None:
-        pairs["engine.kv_cache.size"] = _tokens(deployment, arch, resolved)
+    bounded = pool.tokens is not None
+    fraction = cache.free_memory_fraction * (1.0 if bounded else pool.share)
+    pairs: dict[str, JsonValue] = {"engine.kv_cache.free_memory_fraction": round(fraction, 4)}
+    tokens = pool.tokens if bounded else _tokens(deployment, arch, resolved, pool.target_share)
+    if tokens is not None:
+        pairs["engine.kv_cache.size"] = tokens
     if cache.host_offload:
-        pairs["engine.kv_cache.host_offload"] = int(cache.host_offload * share)
+        pairs["engine.kv_cache.host_offload"] = int(cache.host_offload * pool.share)
     for field, value in pairs.items():
         yield from _texts(named(release, field, value, _PART)).items()
-    if arch.sliding_window is not None:
-        yield "max_attention_window_size", str(arch.sliding_window)
 
 
-def _tokens(deployment: Deployment, arch: Architecture, resolved: ResolvedQuantization) -> int:
-    """Whole blocks of tokens that ``kv_cache.size`` holds beside a draft's own.
+def _tokens(
+    deployment: Deployment, arch: Architecture, resolved: ResolvedQuantization, share: float
+) -> int | None:
+    """Whole blocks of tokens that the target's ``share`` of ``kv_cache.size`` holds.
 
     The backend does not start with a pool that holds less than one whole request.
     """
     engine = deployment.engine
     size = engine.kv_cache.size
-    assert size is not None, "asked for only where it is set"
+    if size is None:
+        return None
     each = kv_bytes_per_token(arch, resolved.kv_cache, engine.parallelism)
-    share = _share(deployment, "target", None)
     block = engine.kv_cache.tokens_per_block
     tokens = int(size * share / each) // block * block
     if tokens < engine.limits.max_seq_len:
@@ -191,7 +220,7 @@ def _speculation(deployment: Deployment, release: Release) -> Iterator[tuple[str
     method = release.speculation(chosen.method, "tensorrt")
     if method.decoding_mode is not None:
         yield "decoding_mode", method.decoding_mode
-    if isinstance(chosen, Medusa) and chosen.choices is not None:
+    if isinstance(chosen, Eagle | Medusa) and chosen.choices is not None:
         branches = ",".join(f"{{{branch}}}" for branch in chosen.choices)
         yield method.terms["choices"], branches
     if isinstance(chosen, Lookahead):

@@ -12,7 +12,12 @@ from toolkit.quantize.check import ResolvedQuantization
 from toolkit.releases import Release, Step
 from toolkit.repository.contract import load_contract
 from toolkit.repository.nvidia.features import features_of, inputs_of
-from toolkit.repository.nvidia.parameters import EnginePaths, engine_parameters
+from toolkit.repository.nvidia.parameters import (
+    UNKNOWN,
+    EnginePaths,
+    KvDivision,
+    engine_parameters,
+)
 from toolkit.repository.nvidia.queueing import engine_queue
 from toolkit.repository.nvidia.view import (
     ModelView,
@@ -69,7 +74,7 @@ def tensorrt_models(
     resolved: ResolvedQuantization,
     paths: Mapping[str, EnginePaths],
     *,
-    draft_share: float | None = None,
+    division: KvDivision = UNKNOWN,
 ) -> TensorRTModels:
     """The models; ``paths`` are those of :data:`TARGET` and, with a draft model, :data:`DRAFT`.
 
@@ -77,7 +82,7 @@ def tensorrt_models(
         UnsupportedError: the release has no parameter for what a field asks.
     """
     target = engine_parameters(
-        deployment, arch, release, resolved, paths[TARGET], draft_share=draft_share
+        deployment, arch, release, resolved, paths[TARGET], division=division
     )
     draft = None
     if isinstance(deployment.engine.speculation, DraftModel):
@@ -88,7 +93,7 @@ def tensorrt_models(
             resolved,
             paths[DRAFT],
             role="draft",
-            draft_share=draft_share,
+            division=division,
         )
         draft = _backend(deployment, release, DRAFT, settings)
     return TensorRTModels(

@@ -26,7 +26,7 @@ from toolkit.repository.layout import (
 )
 from toolkit.repository.nvidia import pytorch, tensorrt
 from toolkit.repository.nvidia.kv_share import built_draft_share, draft_share
-from toolkit.repository.nvidia.parameters import EnginePaths
+from toolkit.repository.nvidia.parameters import EnginePaths, KvDivision
 from toolkit.repository.nvidia.tokenizer_info import FILE as TOKENIZER_INFO
 from toolkit.repository.nvidia.tokenizer_info import tokenizer_info
 from toolkit.spec.models import Deployment, DraftModel
@@ -49,7 +49,7 @@ class _Job:
     arch: Architecture
     resolved: ResolvedQuantization
     served_at: PurePath
-    draft_share: float | None
+    division: KvDivision
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def render_nvidia(
     *,
     link: Link,
     copy_tokenizer: Copy,
+    kv_tokens: int | None = None,
 ) -> tuple[str, str]:
     """Render into the empty directory ``out``; the names of the deployment's model and its alias.
 
@@ -93,13 +94,15 @@ def render_nvidia(
             absolute paths only.
         link: Puts one directory's files into another without copying them.
         copy_tokenizer: Copies a checkpoint's tokenizer files into a directory.
+        kv_tokens: Tokens that target and draft model both hold, where the GPU is known.
 
     Raises:
         SpecError, UnsupportedError: the runtime, the release or the GPU cannot do what is asked.
     """
     # The checkpoint may be quantized already: the formats are the deployment's.
     arch = replace(read_architecture(checkpoint), quantization=None)
-    job = _job(deployment, arch, served_at, built_draft_share(engine, arch))
+    share = built_draft_share(engine, arch, deployment.quantization.kv_cache)
+    job = _job(deployment, arch, served_at, KvDivision(share, kv_tokens))
     places = _Places(engine, checkpoint, out, link, copy_tokenizer)
     _write(job, _contents(job), out)
     if job.target.runtime == "tensorrt":
@@ -115,6 +118,7 @@ def preview_nvidia(
     served_at: PurePath,
     *,
     draft: Architecture | None = None,
+    kv_tokens: int | None = None,
 ) -> dict[str, str]:
     """Every text that :func:`render_nvidia` would render, by its place; nothing is written.
 
@@ -123,23 +127,25 @@ def preview_nvidia(
         arch: The target model, as its config.json has it.
         served_at: Where the repository would lie.
         draft: The draft model of draft-model speculation, where it is known.
+        kv_tokens: Tokens that target and draft model both hold, where the GPU is known.
 
     Raises:
         SpecError, UnsupportedError: the runtime, the release or the GPU cannot do what is asked.
     """
-    share = None if draft is None else draft_share(draft, arch)
-    job = _job(deployment, arch, served_at, share)
+    cache = deployment.quantization.kv_cache
+    share = None if draft is None else draft_share(draft, arch, cache)
+    job = _job(deployment, arch, served_at, KvDivision(share, kv_tokens))
     contents = _contents(job)
     return {str(place): text for place, _, text in _files(job, contents) if text is not None}
 
 
 def _job(
-    deployment: Deployment, arch: Architecture, served_at: PurePath, share: float | None
+    deployment: Deployment, arch: Architecture, served_at: PurePath, division: KvDivision
 ) -> _Job:
     target = target_of(deployment)
     check = tensorrt_engine.check if target.runtime == "tensorrt" else pytorch_engine.check
     resolved = check(deployment.engine, deployment.quantization, arch, target.release, target.gpu)
-    return _Job(deployment, target, arch, resolved, served_at, share)
+    return _Job(deployment, target, arch, resolved, served_at, division)
 
 
 def _contents(job: _Job) -> _Contents:
@@ -167,7 +173,7 @@ def _tensorrt_contents(job: _Job) -> _Contents:
         )
     paths = {name: _paths(job, name) for name in (tensorrt.TARGET, tensorrt.DRAFT)}
     models = tensorrt.tensorrt_models(
-        deployment, job.arch, release, job.resolved, paths, draft_share=job.draft_share
+        deployment, job.arch, release, job.resolved, paths, division=job.division
     )
     settings = _settings(deployment, tensorrt.service_settings(deployment, release))
     # NVIDIA's backend exports the engine's metrics; twice would count twice.
