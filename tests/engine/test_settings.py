@@ -6,17 +6,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from model_shapes import LLAMA_8B
 from paged_engine.config import EngineConfig
 
-from toolkit.checkpoint.architecture import Architecture
 from toolkit.checkpoint.rope import OtherRope
 from toolkit.engine.openvino import EngineSettings, check_draft, engine_settings
 from toolkit.errors import UnsupportedError
 from toolkit.spec.models import Engine, Quantization
 
-ARCH = Architecture(
-    family="llama",
-    model_type="llama",
+ARCH = replace(
+    LLAMA_8B,
     hidden_size=576,
     num_layers=30,
     num_heads=9,
@@ -25,15 +24,6 @@ ARCH = Architecture(
     intermediate_size=1536,
     vocab_size=49152,
     max_position=8192,
-    rope_theta=100000.0,
-    rope_scaling=None,
-    rms_norm_eps=1e-5,
-    tied_embeddings=True,
-    attention_bias=False,
-    qk_norm=False,
-    dtype="bfloat16",
-    bos_token_id=1,
-    eos_token_ids=(2,),
 )
 
 

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.checkpoint.rope import LinearRope, OtherRope, YarnRope
+from toolkit.engine.nvidia.formats import settled_formats
 from toolkit.engine.nvidia.refusal import refusal
-from toolkit.engine.nvidia.target import Target
-from toolkit.spec.models import MTP, DraftModel, Engine, Lookahead
+from toolkit.engine.nvidia.target import Target, missing_runtime
+from toolkit.spec.models import MTP, DraftModel, Engine, Lookahead, Quantization
 
 _READABLE = ("modelopt", "fp8", "mxfp4", "nvfp4")
 """Kinds of quantized checkpoints that the LLM API loads (TensorRT-LLM _torch/model_config.py)."""
 
 
 def check_common(
-    engine: Engine, arch: Architecture, target: Target, *, draft: Architecture | None
-) -> None:
-    """Everything that does not depend on how the runtime is built.
+    engine: Engine,
+    quantization: Quantization,
+    arch: Architecture,
+    target: Target,
+    *,
+    draft: Architecture | None,
+) -> Quantization:
+    """Everything that does not depend on how the runtime is built; formats without ``auto``.
 
     Raises:
         UnsupportedError: the first thing that cannot work.
     """
+    if target.runtime not in target.release.runtimes:
+        raise missing_runtime(target.runtime, target.release)
+    check_source(arch, target)
+    settled = settled_formats(quantization, target)
     check_arithmetic(engine, arch)
     check_context(engine, arch)
     check_parallelism(engine, arch, target)
@@ -36,6 +46,7 @@ def check_common(
         raise refusal(
             "engine.threads", "threads are the CPU runtime's", "remove it; GPUs have no such number"
         )
+    return settled
 
 
 def check_arithmetic(engine: Engine, arch: Architecture) -> None:

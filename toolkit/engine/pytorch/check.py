@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from toolkit.checkpoint.architecture import Architecture
-from toolkit.engine.nvidia.checks import check_common, check_source
-from toolkit.engine.nvidia.formats import settled_formats
+from toolkit.engine.nvidia.checks import check_common
 from toolkit.engine.nvidia.refusal import refusal
-from toolkit.engine.nvidia.target import NvidiaRuntime, Target, missing_runtime
+from toolkit.engine.nvidia.target import NvidiaRuntime, Target
 from toolkit.engine.pytorch.arguments import ModelPaths, llm_arguments
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.quantize.check import check as check_quantization
@@ -40,12 +39,8 @@ def check(
     Raises:
         SpecError, UnsupportedError: the first thing that cannot work, with what would.
     """
-    if _RUNTIME not in release.runtimes:
-        raise missing_runtime(_RUNTIME, release)
     target = Target(_RUNTIME, release, gpu)
-    check_source(arch, target)
-    settled = settled_formats(quantization, target)
-    check_common(engine, arch, target, draft=draft)
+    settled = check_common(engine, quantization, arch, target, draft=draft)
     _check_only_tensorrt(engine)
     _check_graphs(engine)
     _check_overlap(engine, release)

@@ -9,10 +9,9 @@ in silence is refused here by name.
 from __future__ import annotations
 
 from toolkit.checkpoint.architecture import Architecture
-from toolkit.engine.nvidia.checks import check_common, check_source
-from toolkit.engine.nvidia.formats import settled_formats
+from toolkit.engine.nvidia.checks import check_common
 from toolkit.engine.nvidia.refusal import refusal
-from toolkit.engine.nvidia.target import NvidiaRuntime, Target, missing_runtime
+from toolkit.engine.nvidia.target import NvidiaRuntime, Target
 from toolkit.engine.tensorrt.trees import check_tree
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.quantize.trtllm_export import check_export
@@ -57,12 +56,8 @@ def check(
     Raises:
         SpecError, UnsupportedError: the first thing that cannot work, with what would.
     """
-    if _RUNTIME not in release.runtimes:
-        raise missing_runtime(_RUNTIME, release)
     target = Target(_RUNTIME, release, gpu)
-    check_source(arch, target)
-    settled = settled_formats(quantization, target)
-    check_common(engine, arch, target, draft=draft)
+    settled = check_common(engine, quantization, arch, target, draft=draft)
     ways = engine.parallelism
     resolved = check_export(arch, settled, tensor=ways.tensor, pipeline=ways.pipeline)
     if draft is not None:
