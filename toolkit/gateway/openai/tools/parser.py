@@ -124,11 +124,10 @@ class CallParser:
             return []
         if form.named and (head := self._head(bare, final)) is not None:
             return head
-        # No call: what was taken for the beginning of one is text.
+        # No call: what was taken for the beginning of one is text, and what follows may be one.
         skipped = "" if self.calls else self._skipped
-        self._skipped, self._rest, self._between = "", "", False
-        self._at_start = False
-        return self._text(skipped + bare)
+        self._skipped, self._rest, self._between = "", bare[1:], False
+        return self._text(skipped + bare[0])
 
     def _head(self, rest: str, final: bool) -> list[Event] | None:
         """``name[ARGS]`` before an object; None if this is not one."""
@@ -145,17 +144,15 @@ class CallParser:
         assert call is not None
         arguments, self._rest = call.scanner.feed(self._rest)
         scanner = call.scanner
-        if scanner.failed or (scanner.done and scanner.name is None):
-            return self._no_call()
         found: list[Event] = []
-        if not call.begun and scanner.name is not None and (arguments or scanner.has_arguments):
+        if not call.begun and scanner.name is not None and scanner.has_arguments:
             if not self._marked and scanner.name not in self._names:
                 return self._no_call()
             found += self._begin(call, scanner.name)
-        if arguments:
+        if arguments and call.begun:
             found += self._arguments(call, arguments)
-        if scanner.done:
-            found += self._end_call()
+        if scanner.done or scanner.failed:
+            found += self._end_call(cut=scanner.failed)
         return found
 
     def _begin(self, call: _Call, name: str) -> list[Event]:
@@ -171,7 +168,10 @@ class CallParser:
         return [] if call.left_out else [CallArguments(call.index, text)]
 
     def _end_call(self, *, cut: bool = False) -> list[Event]:
-        """The call is complete; or ``cut`` off, in which case only one that has begun counts."""
+        """The call is complete; or ``cut`` off, in which case only one that has begun counts.
+
+        What has begun is told already, and stays a call whatever the model made of its end.
+        """
         call = self._call
         assert call is not None
         if call.begun:
