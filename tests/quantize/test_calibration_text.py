@@ -95,6 +95,30 @@ def test_text_file_by_paragraphs(tmp_path: Path) -> None:
     )
 
 
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    texts = ["one\u2028two", "three\x85four", "five\x0bsix\x1c"]
+    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    file.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    assert [sample.text for sample in load_samples(Calibration(source=str(file)))] == texts
+    file = tmp_path / "own.txt"
+    file.write_bytes("one\u2028two\r\n\r\nthree".encode())
+    assert load_samples(Calibration(source=str(file))) == (
+        Sample(text="one\u2028two\n"),
+        Sample(text="three\n"),
+    )
+
+
+def test_of_a_large_file_only_what_is_wanted_is_read(tmp_path: Path) -> None:
+    for suffix, line in ((".jsonl", b'{"text": "a"}\n'), (".txt", b"a\n\n")):
+        file = tmp_path / f"own{suffix}"
+        file.write_bytes(line * 10 + b"\xff, and whatever follows\n")
+        assert len(load_samples(Calibration(source=str(file), samples=9))) == 9
+        with pytest.raises(SpecError, match="UTF-8") as caught:
+            load_samples(Calibration(source=str(file)))
+        assert caught.value.where == f"{file}:{11 if suffix == '.jsonl' else 21}"
+
+
 @pytest.mark.parametrize(
     ("content", "where"),
     [

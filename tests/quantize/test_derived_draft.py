@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.checkpoint.architecture import Architecture, read_architecture
-from toolkit.errors import UnsupportedError
+from toolkit.errors import SpecError, UnsupportedError
 from toolkit.progress import Silent
 from toolkit.quantize import distill, draft
 from toolkit.quantize.distill import derive_here
@@ -143,6 +143,14 @@ def test_the_public_call(small_checkpoint: Path, tmp_path: Path) -> None:
     notes = json.loads((tmp_path / "out" / "notes.json").read_text())
     assert DraftReport.from_json(notes) == report
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_too_little_text_is_told(small_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("Too short.\n")
+    little = Calibration(source=str(tmp_path / "own.txt"))
+    with pytest.raises(SpecError, match="128 tokens") as caught:
+        derive_draft(small_checkpoint, 1, 2, little, tmp_path / "out", progress=Silent())
+    assert caught.value.where == "quantization.calibration.source"
 
 
 def test_the_state_of_another_request_is_not_continued(

@@ -50,9 +50,14 @@ def test_a_tensorrt_llm_checkpoint(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = ["quantize", str(small_checkpoint), str(out), *FEW, "--quiet"]
-    assert run([*command, "--tensorrt-llm", "--tensor", "2"]) == 0
-    assert capsys.readouterr().out.strip() == str(out)
+    command = ["quantize", str(small_checkpoint), str(out), *FEW, "--quiet", "--tensorrt-llm"]
+    assert run([*command, "--accept-kl-divergence", "0.0000001"]) == 5
+    assert list(tmp_path.iterdir()) == []
+    capsys.readouterr()
+    assert run([*command, *WIDE, "--tensor", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["path"] == str(out)
+    assert answer["report"]["gate"]["tokens"] > 100
     assert (out / "rank1.safetensors").exists()
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from toolkit.checkpoint.architecture import read_architecture
-from toolkit.errors import EnvironmentError_, UnsupportedError, ValidationFailed
+from toolkit.errors import EnvironmentError_, SpecError, UnsupportedError, ValidationFailed
 from toolkit.progress import Silent
 from toolkit.quantize import QuantizationReport, quantize
 from toolkit.quantize.check import check
 from toolkit.quantize.export_check import compare_architecture, compare_quantization
-from toolkit.quantize.modelopt_run import quantize_here
+from toolkit.quantize.modelopt_run import load_model, quantize_here
 from toolkit.quantize.unified import UnifiedCheckpoint
 from toolkit.spec.models import Quantization
 
@@ -102,6 +102,31 @@ def test_a_failing_gate_leaves_nothing(small_checkpoint: Path, tmp_path: Path) -
         quantize(small_checkpoint, strict, tmp_path / "out", progress=Silent())
     assert "fp8" in str(caught.value.hint)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_text_of_no_tokens_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("")
+    (tmp_path / "own.jsonl").write_text('{"text": ""}\n')
+    for name in ("own.txt", "own.jsonl"):
+        wanted = spec("fp8", calibration={"source": str(tmp_path / name)})
+        with pytest.raises(SpecError, match=r"empty|no tokens"):
+            quantize(small_checkpoint, wanted, tmp_path / "out", progress=Silent())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_pickles_are_not_loaded(small_checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    pickled = tmp_path / "pickled"
+    shutil.copytree(small_checkpoint, pickled)
+    weights = pickled / "model.safetensors"
+    torch.save(load_file(weights), pickled / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(SpecError, match=r"pickle|safetensors"):
+        quantize(pickled, spec("fp8"), tmp_path / "out", progress=Silent())
+    with pytest.raises(OSError, match="safetensors"):
+        load_model(pickled, progress=Silent())
 
 
 def test_a_draft_is_measured_and_not_judged(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,16 +12,19 @@ from toolkit.checkpoint.architecture import read_architecture
 from toolkit.checkpoint.safetensors_file import read_header, read_tensor
 from toolkit.errors import UnsupportedError, ValidationFailed
 from toolkit.progress import Silent
+from toolkit.quantize import QuantizationReport
 from toolkit.quantize.trtllm_check import compare_export
 from toolkit.quantize.trtllm_export import check_export, export_here, export_tensorrt_llm
 from toolkit.spec.models import Quantization
 
 FEW = {"samples": 8, "max_length": 64}
+# The model is random: its figures say nothing about the formats.
+WIDE = {"perplexity_increase": 5.0, "kl_divergence": 5.0, "top1_agreement": 0.01}
 
 
 def spec(weights: str = "fp8", kv_cache: str = "none", **more: Any) -> Quantization:
     return Quantization.model_validate(
-        {"weights": weights, "kv_cache": kv_cache, "calibration": FEW, **more}
+        {"weights": weights, "kv_cache": kv_cache, "calibration": FEW, "accept": WIDE, **more}
     )
 
 
@@ -29,7 +32,11 @@ def export(
     checkpoint: Path, wanted: Quantization, out: Path, tensor: int = 1, pipeline: int = 1
 ) -> dict[str, Any]:
     out.mkdir()
-    export_here(checkpoint, wanted, out, tensor=tensor, pipeline=pipeline, progress=Silent())
+    scratch = out.with_name("scratch")
+    scratch.mkdir()
+    export_here(
+        checkpoint, wanted, out, scratch, tensor=tensor, pipeline=pipeline, progress=Silent()
+    )
     arch = read_architecture(checkpoint)
     resolved = check_export(arch, wanted, tensor=tensor, pipeline=pipeline)
     compare_export(arch, resolved, out, tensor=tensor, pipeline=pipeline)
@@ -191,11 +198,35 @@ def test_sizes_that_do_not_divide(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_public_call_writes_only_the_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_public_call_writes_the_checkpoint_and_its_report(
+    small_checkpoint: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    export_tensorrt_llm(small_checkpoint, spec(), out, tensor=2, pipeline=1, progress=Silent())
+    report = export_tensorrt_llm(
+        small_checkpoint, spec(), out, tensor=2, pipeline=1, progress=Silent()
+    )
     assert sorted(file.name for file in out.iterdir()) == [
-        "config.json", "rank0.safetensors", "rank1.safetensors"]  # fmt: skip
+        "config.json", "notes.json", "rank0.safetensors", "rank1.safetensors"]  # fmt: skip
+    assert report.gate is not None
+    assert 0 < report.gate.kl_divergence < 5
+    assert report.bytes_after > 0
+    assert QuantizationReport.from_json(json.loads((out / "notes.json").read_text())) == report
+
+
+@pytest.mark.parametrize(("weights", "kv_cache"), [("fp8", "none"), ("none", "int8")])
+def test_what_loses_too_much_is_not_exported(
+    small_checkpoint: Path, tmp_path: Path, weights: str, kv_cache: str
+) -> None:
+    strict = spec(weights, kv_cache, accept={"kl_divergence": 1e-9})
+    with pytest.raises(ValidationFailed, match="the accuracy gate failed"):
+        export_tensorrt_llm(small_checkpoint, strict, tmp_path / "out", progress=Silent())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_changes_nothing_is_not_judged(small_checkpoint: Path, tmp_path: Path) -> None:
+    strict = spec("none", accept={"kl_divergence": 1e-9})
+    report = export_tensorrt_llm(small_checkpoint, strict, tmp_path / "out", progress=Silent())
+    assert report.gate is None
 
 
 def test_the_shards_are_the_model(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -93,8 +93,7 @@ def quantize(
     try:
         with command_progress(quiet=quiet) as progress:
             if tensorrt_llm:
-                report = None
-                _tensorrt_llm(checkpoint, spec, parts, tensor, pipeline, progress)
+                report = _tensorrt_llm(checkpoint, spec, parts, tensor, pipeline, progress)
             else:
                 report = _unified(checkpoint, spec, parts, progress)
         if out.exists():
@@ -142,18 +141,17 @@ def _unified(
 
 def _tensorrt_llm(
     checkpoint: Path, spec: Quantization, out: Path, tensor: int, pipeline: int, progress: Progress
-) -> None:
-    from toolkit.quantize.trtllm_export import export_tensorrt_llm
+) -> QuantizationReport:
+    from toolkit.quantize.trtllm_export import export_tensorrt_llm as run
 
-    export_tensorrt_llm(checkpoint, spec, out, tensor=tensor, pipeline=pipeline, progress=progress)
+    return run(checkpoint, spec, out, tensor=tensor, pipeline=pipeline, progress=progress)
 
 
-def _show(out: Path, report: QuantizationReport | None, *, as_json: bool) -> None:
+def _show(out: Path, report: QuantizationReport, *, as_json: bool) -> None:
     if as_json:
-        print_json({"path": str(out), "report": report.to_json() if report else None})
+        print_json({"path": str(out), "report": report.to_json()})
         return
-    if report is not None:
-        print_table(str(out), ("figure", "value", "limit"), _rows(report))
+    print_table(str(out), ("figure", "value", "limit"), _rows(report))
     typer.echo(out)
 
 

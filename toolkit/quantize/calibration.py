@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -47,18 +48,21 @@ def load_samples(spec: Calibration) -> tuple[Sample, ...]:
         SpecError: a file is missing, empty or malformed.
         EnvironmentError_: a named data set cannot be obtained here.
     """
+    found = tuple(islice(_samples(spec), spec.samples))
+    if not found:
+        raise SpecError("the calibration text is empty", where=spec.source)
+    return found
+
+
+def _samples(spec: Calibration) -> Iterator[Sample]:
     source = spec.source
     if source == BUILTIN:
-        found = _builtin("calibration.jsonl")
-    elif source.endswith(".jsonl"):
-        found = tuple(_from_jsonl(_lines(Path(source)), source))
-    elif source.endswith(".txt"):
-        found = tuple(_from_text(_lines(Path(source))))
-    else:
-        found = _named(source, spec.samples)
-    if not found:
-        raise SpecError("the calibration text is empty", where=source)
-    return found[: spec.samples]
+        return iter(_builtin("calibration.jsonl"))
+    if source.endswith(".jsonl"):
+        return _from_jsonl(_lines(Path(source)), source)
+    if source.endswith(".txt"):
+        return _from_text(_lines(Path(source)))
+    return iter(_named(source, spec.samples))
 
 
 def heldout_samples() -> tuple[Sample, ...]:
@@ -113,25 +117,37 @@ def _ids(sample: Sample, tokenizer: Tokenizer) -> Sequence[int]:
 
 def _builtin(name: str) -> tuple[Sample, ...]:
     text = files("toolkit.quantize").joinpath("data", name).read_text(encoding="utf-8")
-    return tuple(_from_jsonl(text.splitlines(), name))
+    return tuple(_from_jsonl(text.split("\n"), name))
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
+    """Lines without their ends, one by one: of a large file no more is read than is wanted.
+
+    Only a line feed ends a line; texts hold U+2028 and the like, and so may JSON.
+    """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                encoding = "utf-8-sig" if number == 1 else "utf-8"
+                yield _decoded(line, encoding, f"{path}:{number}")
     except OSError as error:
         raise SpecError(
             f"the calibration file cannot be read: {error.strerror}",
             where=str(path),
             hint="quantization.calibration.source is a file, builtin or the name of a data set",
         ) from None
+
+
+def _decoded(line: bytes, encoding: str, where: str) -> str:
+    try:
+        return line.decode(encoding).rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise SpecError(
-            f"the calibration file is not UTF-8: byte {error.start}", where=str(path)
+            f"the calibration file is not UTF-8: byte 0x{line[error.start]:02x}", where=where
         ) from None
 
 
-def _from_jsonl(lines: Sequence[str], where: str) -> Iterator[Sample]:
+def _from_jsonl(lines: Iterable[str], where: str) -> Iterator[Sample]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield _record(line, f"{where}:{number}")
@@ -161,7 +177,7 @@ def _is_turn(turn: object) -> bool:
 
 def _from_text(lines: Iterable[str]) -> Iterator[Sample]:
     paragraph: list[str] = []
-    for line in [*lines, ""]:
+    for line in chain(lines, [""]):
         if line.strip():
             paragraph.append(line)
         elif paragraph:

@@ -54,6 +54,7 @@ def derive_here(
     watch = Stopwatch()
     with watch.stage("load"):
         target, tokenizer = load_model(checkpoint, progress=progress)
+    distill_data.text_rows(tokenizer, calibration)  # too little text is told before the answers
     with watch.stage("answers"):
         held_out = distill_data.heldout_answers(target, tokenizer, progress=progress)
         lessons = _lessons(target, tokenizer, calibration, steps, out, progress)
@@ -260,16 +261,12 @@ def _order(rows: int, steps: int, seed: int) -> list[torch.Tensor]:
 
 
 def _save(student: Any, optimizer: Any, losses: list[float], path: Path) -> None:
-    import torch
-
-    partial = path.with_suffix(".partial")
     state = {
         "layers": student.model.layers.state_dict(),
         "optimizer": optimizer.state_dict(),
         "losses": losses,
     }
-    torch.save(state, partial)
-    partial.replace(path)
+    distill_data.write_whole(state, path)
 
 
 def _resume(student: Any, optimizer: Any, path: Path) -> list[float]:

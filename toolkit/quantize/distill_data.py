@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import SpecError
 from toolkit.progress import Progress
 from toolkit.quantize.calibration import (
     Sample,
@@ -132,9 +134,20 @@ def lessons(model: Any, tokenizer: Any, calibration: Calibration, *, progress: P
 
 
 def text_rows(tokenizer: Any, calibration: Calibration) -> tuple[tuple[int, ...], ...]:
-    """The calibration text alone as rows of ROW tokens."""
+    """The calibration text alone as rows of ROW tokens.
+
+    Raises:
+        SpecError: it does not fill one row.
+    """
     text = encode(load_samples(calibration), tokenizer, calibration.max_length)
-    return tuple(row for row in packed(text, ROW) if len(row) == ROW)
+    rows = tuple(row for row in packed(text, ROW) if len(row) == ROW)
+    if not rows:
+        raise SpecError(
+            f"the calibration text {calibration.source} holds less than {ROW} tokens",
+            where="quantization.calibration.source",
+            hint="a draft is trained on it: give more text, or use builtin",
+        )
+    return rows
 
 
 def heldout_answers(model: Any, tokenizer: Any, *, progress: Progress) -> Answers:
@@ -144,11 +157,19 @@ def heldout_answers(model: Any, tokenizer: Any, *, progress: Progress) -> Answer
 
 
 def save(value: Lessons, path: Path) -> None:
-    """Write it beside itself and rename, so that the file is whole or absent."""
+    """Keep the lessons for a later run."""
+    write_whole((value.ids, value.top_ids, value.top_log_probs), path)
+
+
+def write_whole(state: Any, path: Path) -> None:
+    """Save with torch so that the file is whole or absent, whenever the machine stops."""
     import torch
 
     partial = path.with_suffix(".partial")
-    torch.save((value.ids, value.top_ids, value.top_log_probs), partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

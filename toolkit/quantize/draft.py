@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.checkpoint.architecture import Architecture, read_architecture
+from toolkit.checkpoint.verification import verify
 from toolkit.errors import UnsupportedError
 from toolkit.progress import Progress
 from toolkit.quantize.child import run_job
@@ -44,9 +45,11 @@ def derive_draft(
         seed: Of batch order and continuations.
 
     Raises:
+        SpecError: the target is damaged or a pickle, or the text is too short.
         UnsupportedError: more layers than the target has, or a quantized target.
         BuildError: the training failed; the end of its log is attached.
     """
+    verify(checkpoint, digests=False)
     check_draft(read_architecture(checkpoint), layers)
     require_modelopt()
     work = out / _WORK

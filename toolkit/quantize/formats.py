@@ -78,9 +78,9 @@ class KvFormatInfo:
 # Default limits: about 1.5 times what the format cost SmolLM2-135M-Instruct on the held-out text
 # (2303 tokens), a model so small that quantization costs it more than the models people deploy.
 # Measured there, as perplexity increase, KL divergence, top-1 agreement: none with an fp8 cache
-# +0.5 %, 0.010, 0.944; fp8 +1.4 %, 0.044, 0.885 (with an fp8 cache +0.3 %, 0.052, 0.875);
-# int8_sq +10.1 %, 0.150, 0.811; int4_awq with blocks of 64 +30.2 %, 0.289, 0.711. A scale that is
-# off by a factor of two lies beyond them.
+# +0.5 %, 0.010, 0.944, with an int8 cache +0.3 %, 0.008, 0.946; fp8 +1.4 %, 0.044, 0.885 (with an
+# fp8 cache +0.3 %, 0.052, 0.875); int8_sq +10.1 %, 0.150, 0.811; int4_awq with blocks of 64
+# +30.2 %, 0.289, 0.711. A scale that is off by a factor of two lies beyond them.
 WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
     info.name: info
     for info in (
@@ -94,7 +94,7 @@ WEIGHT_FORMATS: dict[str, WeightFormatInfo] = {
             gpu_blocks=(),
             min_capability=7.0,
             runtimes=EVERY_RUNTIME,
-            limits=AcceptLimits(0.02, 0.02, 0.95),
+            limits=AcceptLimits(0.02, 0.02, 0.91),
         ),
         WeightFormatInfo(
             name="fp8",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.checkpoint.architecture import read_architecture
-from toolkit.errors import EnvironmentError_
+from toolkit.errors import EnvironmentError_, SpecError
 from toolkit.progress import Progress
 from toolkit.quantize.calibration import batches, encode, heldout_samples, load_samples, packed
 from toolkit.quantize.check import ResolvedQuantization, check
@@ -28,7 +28,7 @@ from toolkit.quantize.export_files import complete_config, copy_beside
 from toolkit.quantize.gate import judge, measure, record_reference
 from toolkit.quantize.modules import excluded
 from toolkit.quantize.recipe import modelopt_config
-from toolkit.quantize.report import QuantizationReport
+from toolkit.quantize.report import ExportFigures, GateFigures, QuantizationReport
 from toolkit.quantize.simulate import load_simulated
 from toolkit.spec.models import Quantization
 
@@ -105,13 +105,32 @@ def quantize_here(
         gate = measure(simulated, reference, progress=progress)
         if judged:
             judge(gate, resolved.limits, resolved.weights.name)
+    return report_of(
+        resolved, spec, rows, checkpoint, out, device=device, watch=watch, gate=gate, export=figures
+    )
+
+
+def report_of(
+    resolved: ResolvedQuantization,
+    spec: Quantization,
+    rows: Sequence[tuple[int, ...]],
+    checkpoint: Path,
+    out: Path,
+    *,
+    device: str,
+    watch: Stopwatch,
+    gate: GateFigures | None,
+    export: ExportFigures | None = None,
+) -> QuantizationReport:
+    """The run as numbers; without ``rows`` nothing was calibrated."""
+    calibration = spec.calibration
     return QuantizationReport(
         weights=resolved.weights.name,
         kv_cache=resolved.kv_cache.name,
         block_size=resolved.block_size,
         quantized_layers=len(resolved.modules),
-        calibration_source=spec.calibration.source,
-        calibration_samples=spec.calibration.samples,
+        calibration_source=calibration.source if rows else "",
+        calibration_samples=calibration.samples if rows else 0,
         calibration_tokens=sum(len(row) for row in rows),
         bytes_before=weight_bytes(checkpoint),
         bytes_after=weight_bytes(out),
@@ -122,7 +141,7 @@ def quantize_here(
         versions=versions(),
         limits=resolved.limits,
         gate=gate,
-        export=figures,
+        export=export,
     )
 
 
@@ -146,16 +165,30 @@ def load_model(checkpoint: Path, *, progress: Progress) -> tuple[Any, Any]:
     progress.start("load the checkpoint")
     where = {"device_map": "auto"} if torch.cuda.is_available() else {}
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", **where).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype="auto", use_safetensors=True, **where
+    )
+    model = loaded.eval()
     progress.finish()
     return model, tokenizer
 
 
 def calibration_rows(spec: Quantization, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
-    """Token rows of the calibration text, at most ``max_length`` long, without padding."""
+    """Token rows of the calibration text, at most ``max_length`` long, without padding.
+
+    Raises:
+        SpecError: there is no text, or none of two tokens.
+    """
     samples = load_samples(spec.calibration)
     length = spec.calibration.max_length
-    return packed(encode(samples, tokenizer, length), length)
+    rows = packed(encode(samples, tokenizer, length), length)
+    if not rows:
+        raise SpecError(
+            f"the calibration text {spec.calibration.source} holds no tokens",
+            where="quantization.calibration.source",
+            hint="give texts of some hundred tokens each, or use builtin",
+        )
+    return rows
 
 
 def calibrate(

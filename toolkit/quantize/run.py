@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from toolkit.checkpoint.architecture import read_architecture
+from toolkit.checkpoint.verification import verify
 from toolkit.errors import EnvironmentError_
 from toolkit.progress import Progress
 from toolkit.quantize.check import check
@@ -45,11 +46,13 @@ def quantize(
             not judged, since a worse draft costs speed and never changes the output.
 
     Raises:
+        SpecError: the checkpoint is damaged or a pickle.
         SpecError, UnsupportedError: before any weight is read, see :func:`check`.
         EnvironmentError_: ModelOpt is not installed, or too little disk space.
         ValidationFailed: the export check or the accuracy gate did not pass.
         BuildError: ModelOpt failed; the end of its log is attached.
     """
+    verify(checkpoint, digests=False)
     resolved = check(read_architecture(checkpoint), spec)
     out.mkdir(parents=True, exist_ok=True)
     work = out / _WORK
@@ -60,7 +63,7 @@ def quantize(
             report = _copied(checkpoint, work, progress)
         else:
             require_modelopt()
-            _check_space(checkpoint, work)
+            check_space(checkpoint, work)
             report = _in_child(checkpoint, spec, work, progress, judged=not speculation_draft)
         for file in sorted((work / "out").iterdir()):
             file.replace(out / file.name)
@@ -115,7 +118,8 @@ def _copied(checkpoint: Path, work: Path, progress: Progress) -> QuantizationRep
     )
 
 
-def _check_space(checkpoint: Path, work: Path) -> None:
+def check_space(checkpoint: Path, work: Path) -> None:
+    """Raise :class:`EnvironmentError_` where ``work`` lacks the room of a quantization."""
     # The recorded model in float32, the log probabilities, and the result.
     needed = 4 * weight_bytes(checkpoint) + 10**9
     free = shutil.disk_usage(work).free

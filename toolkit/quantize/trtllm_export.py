@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.checkpoint.architecture import Architecture, read_architecture, read_json
 from toolkit.checkpoint.rope import LinearRope, Llama3Rope, OtherRope, YarnRope
+from toolkit.checkpoint.verification import verify
 from toolkit.errors import UnsupportedError
 from toolkit.progress import Progress
+from toolkit.quantize.calibration import encode, heldout_samples
 from toolkit.quantize.check import ResolvedQuantization, check
 from toolkit.quantize.child import run_job
-from toolkit.quantize.run import require_modelopt
+from toolkit.quantize.gate import judge, measure, record_reference
+from toolkit.quantize.modelopt_run import (
+    HELDOUT_LENGTH,
+    Stopwatch,
+    calibrate,
+    calibration_rows,
+    load_model,
+    report_of,
+)
+from toolkit.quantize.report import GateFigures, QuantizationReport
+from toolkit.quantize.run import NOTES, check_space, require_modelopt
 from toolkit.quantize.trtllm_check import compare_export
 from toolkit.spec.models import Quantization
 
@@ -35,43 +48,53 @@ def export_tensorrt_llm(
     tensor: int = 1,
     pipeline: int = 1,
     progress: Progress,
-) -> None:
+) -> QuantizationReport:
     """Quantize ``checkpoint`` and write it as a TensorRT-LLM checkpoint into ``out``.
 
     Args:
         checkpoint: Plain checkpoint directory.
         spec: Formats and calibration.
-        out: Directory for config.json and ``rank0.safetensors`` to ``rankN.safetensors``; filled
-            only after every check has passed.
+        out: Directory for config.json, ``rank0.safetensors`` to ``rankN.safetensors`` and
+            notes.json with the report; filled only after every check has passed.
         tensor: GPUs that each layer is spread over.
         pipeline: Stages that the layers are dealt out to.
         progress: Told of every stage.
 
     Raises:
         UnsupportedError: a size that does not divide, a format or family that cannot be written.
-        ValidationFailed: a field or a rank's tensors differ from the source.
+        SpecError: the checkpoint is damaged or a pickle.
+        EnvironmentError_: ModelOpt is not installed, or too little disk space.
+        ValidationFailed: a field or a rank's tensors differ from the source, or the accuracy gate
+            did not pass.
         BuildError: ModelOpt failed; the end of its log is attached.
     """
+    verify(checkpoint, digests=False)
     arch = read_architecture(checkpoint)
     resolved = check_export(arch, spec, tensor=tensor, pipeline=pipeline)
     require_modelopt()
     work = out / _WORK
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    made, scratch = work / "out", work / "scratch"
+    for folder in (made, scratch):
+        folder.mkdir(parents=True)
     request = {
         "checkpoint": str(checkpoint.resolve()),
         "spec": spec.model_dump(mode="json"),
-        "out": str(work.resolve()),
+        "out": str(made.resolve()),
+        "scratch": str(scratch.resolve()),
         "tensor": tensor,
         "pipeline": pipeline,
     }
     try:
-        run_job("export_tensorrt_llm", request, progress=progress)
-        compare_export(arch, resolved, work, tensor=tensor, pipeline=pipeline)
-        for file in sorted(work.iterdir()):
+        check_space(checkpoint, work)
+        values = run_job("export_tensorrt_llm", request, progress=progress)
+        compare_export(arch, resolved, made, tensor=tensor, pipeline=pipeline)
+        for file in sorted(made.iterdir()):
             file.replace(out / file.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    (out / NOTES).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return QuantizationReport.from_json(values)
 
 
 def check_export(
@@ -110,22 +133,61 @@ def export_here(
     checkpoint: Path,
     spec: Quantization,
     out: Path,
+    scratch: Path,
     *,
     tensor: int,
     pipeline: int,
     progress: Progress,
-) -> dict[str, Any]:
-    """The work, in this process: calibrate, export, put the config right."""
+) -> QuantizationReport:
+    """The work, in this process: calibrate, judge, export, put the config right.
+
+    Raises:
+        ValidationFailed: the simulated-quantization model loses more than is accepted.
+    """
+    arch = read_architecture(checkpoint)
+    resolved = check_export(arch, spec, tensor=tensor, pipeline=pipeline)
+    watch = Stopwatch()
+    with watch.stage("load"):
+        model, tokenizer = load_model(checkpoint, progress=progress)
+    rows: tuple[tuple[int, ...], ...] = ()
+    gate = None
+    if not resolved.changes_nothing:
+        rows = calibration_rows(spec, tokenizer)
+        gate = _calibrated(model, tokenizer, resolved, spec, rows, scratch, watch, progress)
+    with watch.stage("export"):
+        _write(model, arch, out, tensor, pipeline, progress)
+    device = str(next(model.parameters()).device)
+    return report_of(resolved, spec, rows, checkpoint, out, device=device, watch=watch, gate=gate)
+
+
+def _calibrated(
+    model: Any,
+    tokenizer: Any,
+    resolved: ResolvedQuantization,
+    spec: Quantization,
+    rows: Sequence[tuple[int, ...]],
+    scratch: Path,
+    watch: Stopwatch,
+    progress: Progress,
+) -> GateFigures:
+    """Quantize ``model`` in simulation and judge that: only TensorRT-LLM reads what is written."""
+    heldout = encode(heldout_samples(), tokenizer, HELDOUT_LENGTH)
+    with watch.stage("reference"):
+        reference = record_reference(model, heldout, scratch / "reference", progress=progress)
+    with watch.stage("calibrate"):
+        calibrate(model, resolved, spec, rows, progress=progress)
+    with watch.stage("gate"):
+        gate = measure(model, reference, progress=progress)
+        judge(gate, resolved.limits, resolved.weights.name)
+    return gate
+
+
+def _write(
+    model: Any, arch: Architecture, out: Path, tensor: int, pipeline: int, progress: Progress
+) -> None:
     import torch
     from modelopt.torch.export import export_tensorrt_llm_checkpoint
 
-    from toolkit.quantize.modelopt_run import calibrate, calibration_rows, load_model
-
-    arch = read_architecture(checkpoint)
-    resolved = check_export(arch, spec, tensor=tensor, pipeline=pipeline)
-    model, tokenizer = load_model(checkpoint, progress=progress)
-    if not resolved.changes_nothing:
-        calibrate(model, resolved, spec, calibration_rows(spec, tokenizer), progress=progress)
     progress.start("write the TensorRT-LLM checkpoint")
     # torch.float32 is no type of TensorRT-LLM's matrix products; ModelOpt would take float16.
     dtype = torch.bfloat16 if model.dtype == torch.float32 else model.dtype
@@ -140,7 +202,6 @@ def export_here(
         )
     complete_config(arch, out)
     progress.finish(f"{tensor * pipeline} ranks")
-    return {"ranks": tensor * pipeline}
 
 
 def complete_config(arch: Architecture, out: Path) -> None:

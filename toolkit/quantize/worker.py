@@ -110,14 +110,16 @@ def _quantize(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 def _export_tensorrt_llm(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     from toolkit.quantize.trtllm_export import export_here
 
-    return export_here(
+    report = export_here(
         Path(request["checkpoint"]),
         Quantization.model_validate(request["spec"]),
         Path(request["out"]),
+        Path(request["scratch"]),
         tensor=request["tensor"],
         pipeline=request["pipeline"],
         progress=progress,
     )
+    return report.to_json()
 
 
 def _derive_draft(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
