@@ -108,6 +108,18 @@ def test_max_tokens_is_cut_to_the_sequence_length(parsed: Parse) -> None:
     assert parsed().sampling.max_tokens == 32
 
 
+def test_the_longest_prompt_is_taken_and_one_token_more_is_not(parsed: Parse) -> None:
+    assert len(parsed(text_input="q" * 50).prompt) == 50
+    with pytest.raises(FieldError, match="has 51 tokens, max_input_len is 50"):
+        parsed(text_input="q" * 51)
+
+
+def test_priority_and_deadline(parsed: Parse) -> None:
+    assert (parsed().priority, parsed().deadline_s) == (0, None)
+    request = parsed(priority=np.array([[-3]], np.int32), deadline_ms=1500)
+    assert (request.priority, request.deadline_s) == (-3, 1.5)
+
+
 def test_older_names_and_end_tokens(parsed: Parse) -> None:
     seed = np.array([[2**64 - 1]], dtype=np.uint64)
     assert parsed(random_seed=seed).sampling.seed == 2**64 - 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_pb_utils import Handle, TritonError
+from fake_pb_utils import Handle, TritonError, TritonModelException
 from llm_serving import responses
 from llm_serving.engine_api import FinishReason, Sampling, TokenChunk, Usage
 from llm_serving.request import ParsedRequest, Wishes
@@ -61,7 +61,9 @@ class Harness:
             self.sender.put([TokenChunk(request_id, [token], [-0.25])])
 
     def finish(self, reason: FinishReason, request_id: int = 1, error: str = "") -> None:
-        usage = Usage(prompt_tokens=2, kv_blocks_total=4, kv_blocks_reused=3, arrived=1.5)
+        usage = Usage(
+            prompt_tokens=2, cached_tokens=1, kv_blocks_total=4, kv_blocks_reused=3, arrived=1.5
+        )
         self.sender.put([TokenChunk(request_id, [], [], reason, usage, error)])
 
 
@@ -141,6 +143,47 @@ def test_only_streams_that_have_text_share_the_bound(tokenizer: TextTokenizer) -
     run.sender._take()
     run.sender._send_due()
     assert run.sender._gap() == alone
+
+
+def test_text_is_held_back_within_the_gap_and_goes_out_by_itself(tokenizer: TextTokenizer) -> None:
+    run = Harness(tokenizer, responses_per_core=0.0001, started=False)
+    handle = run.open()
+    for token in run.tokens[:2]:
+        run.sender.put([TokenChunk(1, [token])])
+        run.sender._take()
+        run.sender._send_due()
+    assert len(handle.sent) == 1
+    run.sender._per_second = 100.0
+    while len(handle.sent) < 2:
+        run.sender._take()  # nothing comes: it returns when the text has waited long enough
+        run.sender._send_due()
+    assert handle.text == TEXT[: len(handle.text)]
+
+
+def test_what_the_server_has_given_up_is_cancelled(harness: Callable[..., Harness]) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TritonModelException("no such request")
+
+    run = harness()
+    handle = run.open()
+    handle.send = refuse  # type: ignore[method-assign]
+    run.sender.put([TokenChunk(1, run.tokens)])
+    run.sender.close()
+    assert run.cancelled == [1]
+    assert not run.sender.streams
+
+
+def test_finished_requests_are_counted(harness: Callable[..., Harness]) -> None:
+    run = harness()
+    for request_id, reason in ((1, "length"), (2, "stop"), (3, "length")):
+        run.open(request_id)
+        run.sender.put([TokenChunk(request_id, run.tokens)])
+        run.finish(reason, request_id)  # type: ignore[arg-type]
+    run.sender.close()
+    totals = run.sender.totals
+    assert totals.finished == {"length": 2, "stop": 1}
+    assert (totals.input_tokens, totals.cached_tokens) == (3 * 2, 3 * 1)
+    assert totals.output_tokens == 3 * len(run.tokens)
 
 
 def test_the_first_text_is_never_held_back(harness: Callable[..., Harness]) -> None:

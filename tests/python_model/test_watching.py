@@ -81,6 +81,10 @@ def test_metrics_follow_the_engine_and_send_only_changes() -> None:
     MetricFamily.log.clear()
     metrics.update(stats, totals)
     assert MetricFamily.log == []
+    totals.cached_tokens += 5
+    metrics.update(stats, totals)
+    assert value("toolkit_llm_tokens_total", "kind", "input_cached") == 5
+    MetricFamily.log.clear()
     totals.output_tokens += 7
     metrics.update(stats, totals)
     assert MetricFamily.log == [("increment", 7)]
