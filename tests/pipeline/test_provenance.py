@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from pathlib import Path
 
 from toolkit.pipeline.provenance import code_digest, tree_digest, versions
@@ -21,6 +23,22 @@ def test_tree_digest_sees_names_contents_and_nothing_else(tmp_path: Path) -> Non
     cache.mkdir()
     (cache / "a.cpython-311.pyc").write_text("")
     assert tree_digest(tmp_path / "one") == one
+
+
+def test_large_files_are_read_in_parts_and_count_as_before(tmp_path: Path) -> None:
+    block = bytes(range(256)) * 4096
+    with (tmp_path / "head.safetensors").open("wb") as file:
+        for _ in range(64):
+            file.write(block)
+    expected = hashlib.sha256(f"head.safetensors\0{64 * len(block)}\0".encode())
+    for _ in range(64):
+        expected.update(block)
+    tracemalloc.start()
+    found = tree_digest(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == expected.hexdigest()
+    assert peak < 16 * len(block)
 
 
 def test_contents_cannot_move_between_files_unseen(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
+_BLOCK = 1 << 20
+
+
 @cache
 def code_digest(*packages: str) -> str:
     """SHA-256 over all files of the given packages of ours, names and contents."""
@@ -35,9 +38,10 @@ def tree_digest(root: Path) -> str:
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if _counts(path))
     for path in files:
         name = path.relative_to(root).as_posix()
-        content = path.read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
     return digest.hexdigest()
 
 
