@@ -155,7 +155,7 @@ class FairOrder:
         yield from chain.from_iterable(q.candidates(now, self._after) for q in waiting)
 
     def _starved(self, waiting: list[ClassQueue], now: float) -> Job | None:
-        if self._owed > 0:
+        if self._owed > 1e-9:
             return None
         heads = [job for q in waiting if (job := q.oldest())]
         oldest = min(heads, key=lambda job: job.ticket.arrived)

@@ -11,6 +11,7 @@ from toolkit.gateway.scheduling.prefixes import BLOCK, PrefixIndex
 from toolkit.gateway.scheduling.tickets import ReplicaLoad, ReplicaSpec, ReplicaState, Ticket
 
 _METRICS_LIVE_S = 3.0
+_CONGESTED_LOOKS = 3
 _BLOCKS_UNKNOWN = 4096
 _TRUST_FLOOR = 0.1
 _LONG_ANSWER = 0.9
@@ -74,21 +75,22 @@ class Replica:
         self._loaded_at = float("-inf")
         self._peak = self._peak_before = 0
         self._foreign = 0
+        self._congested = 0  # looks in a row with more waiting in the engine than sent ahead
 
     def limit(self, now: float) -> int:
         """Requests of ours that it takes at once.
 
-        The slots that other clients leave, and a few ahead. An engine whose own queue is not
-        empty admits no more for now (its KV cache is full, or others are quicker): what it runs
-        is the limit until the metrics say otherwise or are too old.
+        The slots that other clients leave, and a few ahead. An engine whose own queue stays full
+        admits no more for now (its KV cache is full, or others are quicker): what it runs is the
+        limit until the metrics say otherwise or are too old. One look is not enough, for every
+        request waits there for the next step.
         """
         slots = self.spec.slots
         ahead = self.pace.look_ahead(slots) if self.pace.ahead else 0
         if now - self._loaded_at <= _METRICS_LIVE_S:
             slots = max(1, slots - self._foreign)
-            waiting, running = self.load.waiting or 0.0, self.load.running
-            if waiting > ahead and running is not None:
-                slots = max(1, min(slots, int(running) - self._foreign))
+            if self._congested >= _CONGESTED_LOOKS:
+                slots = max(1, min(slots, int(self.load.running or 0) - self._foreign))
         return slots + ahead
 
     def room(self, now: float) -> int:
@@ -185,6 +187,8 @@ class Replica:
         They may be as old as the last look, hence the most of two intervals.
         """
         self.load, self._loaded_at = load, now
+        waiting = (load.waiting or 0.0) > self.pace.look_ahead(self.spec.slots)
+        self._congested = self._congested + 1 if waiting and load.running is not None else 0
         total = (load.running or 0.0) + (load.waiting or 0.0)
         self._foreign = max(0, int(total) - max(self._peak, self._peak_before))
         self._peak, self._peak_before = len(self.jobs), self._peak

@@ -60,16 +60,17 @@ class Reserve:
 
         ``ends_per_s``: slots that come free a second; ``start_s``: from sending to first token.
         """
-        total = 0.0
+        needed = 0.0
         for other, target in self._targets.items():
             if target >= self._targets[name]:
                 continue
             patience = max(target / 4, target - start_s)
             expected = self._arrivals[other].per_s(now) * patience
-            total += expected + _CAUTION * math.sqrt(expected) - ends_per_s * patience
-        slots = max(0, math.floor(total + 0.5))
-        least = 0.0 if self._idle else slots * _HOLD_S
-        return slots if self._account > least else 0
+            likely = expected + _CAUTION * math.sqrt(expected)
+            needed += max(0.0, likely - ends_per_s * patience)
+        paid_for = self._account / _HOLD_S
+        # What is held already is held until the account is empty.
+        return min(math.floor(needed + 0.5), math.ceil(paid_for) if self._idle else int(paid_for))
 
     def idles(self, slots: int, now: float) -> None:
         """So many slots stand idle from now on although somebody waits."""

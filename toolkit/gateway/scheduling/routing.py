@@ -1,8 +1,8 @@
 """Which replica: the least loaded, or the one that remembers, as long as that stays fair.
 
-Affinity is bounded twice. A remembered beginning counts only for the prompt time it saves, and a
-replica that is loaded by more than a quarter above the mean, and an eighth of its slots on top,
-gets nothing for it: a beginning that everybody shares spreads over all replicas.
+Affinity is bounded: a replica that is loaded by more than a quarter above the least loaded one,
+and a quarter of its slots on top, gets nothing for what it remembers. So a beginning that
+everybody shares spreads over all replicas, each of which then remembers it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from toolkit.gateway.scheduling.replica import Job, Replica
 
 OVERLOAD = 1.25
-_SLOTS_SHARE = 8
+_SLOTS_SHARE = 4
 
 
 def choose(
@@ -23,7 +23,7 @@ def choose(
         return fitting[0]
     loads = {replica.spec.id: replica.load_s() for replica in everyone}
     if affinity and job.ticket.prefix:
-        usual = OVERLOAD * sum(loads.values()) / len(loads)
+        usual = OVERLOAD * min(loads.values())
         best: tuple[int, float] = (0, 0.0)
         home: Replica | None = None
         for replica in fitting:
