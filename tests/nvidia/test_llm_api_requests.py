@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from llm_api.devices import restrict
-from llm_api.load import read_arguments
+from llm_api.load import read_arguments, with_smaller_cache
 from llm_api.output import Progress
 from llm_api.sampling import RequestWriter
 from llm_api.settings import LlmApiSettings
@@ -246,3 +246,15 @@ def test_paths_of_model_yaml_count_from_its_folder(version: Path) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown engine settings: speed"):
         LlmApiSettings.from_mapping({**BASE, "speed": 9})
+
+
+def test_a_smaller_cache_after_running_out_of_memory() -> None:
+    cache = {"free_gpu_memory_fraction": 0.9, "max_gpu_total_bytes": 1001, "dtype": "fp8"}
+    arguments = {"model": "/m", "kv_cache_config": cache}
+    told = with_smaller_cache(arguments, 0.5)
+    smaller = {"free_gpu_memory_fraction": 0.45, "max_gpu_total_bytes": 500, "dtype": "fp8"}
+    assert told == {"model": "/m", "kv_cache_config": smaller}
+    assert with_smaller_cache(arguments, 1.0) == arguments
+    tokens = with_smaller_cache({"kv_cache_config": {"max_tokens": 640}}, 0.8)
+    assert tokens == {"kv_cache_config": {"max_tokens": 512}}
+    assert with_smaller_cache({"model": "/m"}, 0.5) == {"model": "/m"}

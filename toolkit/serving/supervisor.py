@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from toolkit.errors import ServerError
-from toolkit.serving import diagnose, launch, probe, procfs, watched
+from toolkit.serving import diagnose, kv_scale, launch, probe, procfs, watched
 from toolkit.serving.companion import Companion
 from toolkit.serving.health import HealthPolicy, HealthWatch
 from toolkit.serving.logs import RotatingLog
@@ -189,6 +189,7 @@ class Supervisor:
         return Ending(reason, memory, found, served)
 
     def _spawn(self, endpoints: Endpoints) -> ServerProcess:
+        kv_scale.scale_caches(self._plan.repository, self._repository, self._state.kv_cache_scale)
         plan, repository = launch.reachable(self._plan, self._repository)
         command = launch.command_line(
             plan,

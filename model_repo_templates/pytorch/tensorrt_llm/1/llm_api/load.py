@@ -16,6 +16,8 @@ from .settings import LlmApiSettings
 
 _HERE = "./"
 """Marks a path below the model's version folder in model.yaml."""
+_SCALE = "TOOLKIT_KV_CACHE_SCALE"
+_SIZES = ("free_gpu_memory_fraction", "max_gpu_total_bytes", "max_tokens")
 
 
 def create(settings: Mapping[str, Any], model_dir: Path, instance: str) -> LlmApiEngine:
@@ -25,7 +27,7 @@ def create(settings: Mapping[str, Any], model_dir: Path, instance: str) -> LlmAp
         ValueError: settings that cannot work.
     """
     known = LlmApiSettings.from_mapping(settings)
-    arguments = read_arguments(model_dir)
+    arguments = with_smaller_cache(read_arguments(model_dir), float(os.environ.get(_SCALE, "1")))
     if len(known.gpus) > 1:
         arguments["gpus_per_node"] = len(restrict(os.environ, known.gpus, instance))
     writer = RequestWriter(known, model_dir, TextTokenizer(model_dir / "tokenizer"))
@@ -44,6 +46,15 @@ def read_arguments(model_dir: Path) -> dict[str, Any]:
     content.pop("triton_config", None)
     resolved: dict[str, Any] = _resolved(content, model_dir)
     return resolved
+
+
+def with_smaller_cache(arguments: dict[str, Any], scale: float) -> dict[str, Any]:
+    """The arguments with a KV cache of ``scale`` (0 < x <= 1): 1, or less after running out."""
+    cache = dict(arguments.get("kv_cache_config") or {})
+    for name in _SIZES:
+        if cache.get(name) is not None:
+            cache[name] = type(cache[name])(cache[name] * scale)
+    return {**arguments, "kv_cache_config": cache} if cache else arguments
 
 
 def _resolved(value: Any, model_dir: Path) -> Any:
