@@ -14,6 +14,7 @@ directory="$(dirname "$file")"
 workspace="${TOOLKIT_WORKSPACE:-$directory/.toolkit}"
 cache="${TOOLKIT_CACHE:-$HOME/.cache/toolkit}/container"
 mkdir -p "$workspace" "$cache"
+workspace="$(realpath -- "$workspace")" cache="$(realpath -- "$cache")" # as bind mounts want them
 
 # Which GPUs: all of them, some (GPUS=0,1), or none (GPUS=none, to prepare on a machine without).
 gpus="${GPUS:-all}"

@@ -110,6 +110,12 @@ def main(arguments: list[str]) -> int:
         print(f"not compared with the baseline: {reason}")
         return 0
     found = changes(old, new)
+    if not found:
+        print("not compared with the baseline: no load and figure is in both")
+        return 0
+    compared = {change.load for change in found}
+    for label in (point["label"] for point in new["points"] if point["label"] not in compared):
+        print(f"{label}: not in the baseline")
     for change in found:
         mark = "  WORSE" if change.worse(options.max_regression) else ""
         print(change.row + mark)

@@ -126,6 +126,17 @@ def test_build_in_container(calls: Calls, deployment: Path) -> None:
     assert "--privileged" not in words
 
 
+def test_build_in_container_mounts_a_workspace_named_from_here(
+    calls: Calls, deployment: Path
+) -> None:
+    done = calls.run("build_in_container.sh", str(deployment), GPUS="none", TOOLKIT_WORKSPACE="ws")
+    assert done.returncode == 0, done.stderr
+    (words,) = calls.of("docker")
+    place = calls.directory / "ws"
+    assert f"type=bind,source={place},target={place}" in words
+    assert words[words.index("--workspace") + 1] == str(place)
+
+
 def test_build_in_container_with_podman_and_without_gpus(calls: Calls, deployment: Path) -> None:
     podman = {"TOOLKIT_CONTAINER_ENGINE": "podman"}
     calls.run("build_in_container.sh", str(deployment), GPUS="0,1", **podman)
@@ -252,3 +263,8 @@ def test_base_image_is_printed_for_a_release() -> None:
     )
     assert unknown.returncode == 1
     assert "Traceback" not in unknown.stderr
+
+
+def test_the_demo_asks_its_own_server_and_no_other_of_the_workspace() -> None:
+    text = (SCRIPTS / "demo.sh").read_text()
+    assert '"$toolkit" status "$name" --json' in text

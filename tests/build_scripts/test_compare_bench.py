@@ -111,3 +111,16 @@ def test_loads_that_only_one_report_has_are_left_out(compare: ModuleType, tmp_pa
     new = report(900, 1)
     new["points"][0]["label"] = "16 users"
     assert judge(compare, tmp_path, report(100, 50), new) == 0
+
+
+def test_reports_without_a_load_in_common_are_told_apart(
+    compare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = report(10, 500)
+    other["points"][0]["label"] = "64 users"
+    assert judge(compare, tmp_path, report(10, 500), other) == 0
+    assert "not compared with the baseline: no load" in capsys.readouterr().out
+    more = report(10, 500)
+    more["points"].append({**report(10, 500)["points"][0], "label": "64 users"})
+    assert judge(compare, tmp_path, report(10, 500), more) == 0
+    assert "64 users: not in the baseline" in capsys.readouterr().out

@@ -323,3 +323,21 @@ def test_needs_follow_the_file() -> None:
 def test_checks_have_names_of_their_own() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.proves for check in CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "fits"),
+    [
+        ({"weights": "none", "kv_cache": "fp8"}, False),
+        ({"weights": "fp8", "kv_cache": "fp8"}, True),
+        ({"weights": "none"}, False),
+    ],
+)
+def test_a_quantized_cache_makes_the_weights_no_smaller(  # type: ignore[no-untyped-def]
+    look, quantization: dict[str, str], fits: bool
+) -> None:
+    """70 billion parameters: 140 GB in 16 bits, which one H100 of 80 GB does not hold, nor two
+    of them with anything beside; 70 GB in 8."""
+    made = deployment(model={"source": "hf://meta/Big-70B@main"}, quantization=quantization)
+    found = finding(look(with_gpus(H100), made), "gpu memory")
+    assert (found.status != "fail") is fits, found.detail

@@ -76,6 +76,16 @@ def test_exit_code_of_the_inner_build_is_passed_on(toolkit: Toolkit, docker: Fak
     assert docker.containers == {}
 
 
+def test_of_a_build_that_fails_inside_nothing_but_json_is_on_stdout(
+    toolkit: Toolkit, docker: FakeDocker
+) -> None:
+    docker.greeting = "== Triton Inference Server ==\n\n"
+    done = toolkit("--where", "container", "--json", "--quiet")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "== Triton Inference Server ==" in done.stderr
+
+
 @pytest.mark.slow
 def test_build_inside_is_the_build(
     toolkit: Toolkit, docker: FakeDocker, plain_build: object, store: Workspace

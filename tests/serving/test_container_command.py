@@ -262,3 +262,7 @@ def test_docker_itself_knows_every_flag() -> None:
     outer = words[2 : words.index(IMAGE)]
     known = {word.strip(",") for word in told.stdout.split() if word.startswith("--")}
     assert {word for word in outer if word.startswith("--")} <= known
+
+
+def test_a_host_name_is_published_as_the_address_that_the_flag_takes() -> None:
+    assert values(command(deployment(host="localhost")), "--publish")[0] == "127.0.0.1:8000:8000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,8 +13,20 @@ import typer
 def print_json(value: Any) -> None:
     """``value`` (JSON, or a pydantic model) as indented JSON on stdout, never wrapped."""
     dump = getattr(value, "model_dump", None)
-    plain = dump(mode="json") if dump else value
-    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    plain = _finite(dump(mode="json") if dump else value)
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
+    if any("\ud800" <= each <= "\udfff" for each in text):  # a file name that is no Unicode
+        text = json.dumps(plain, indent=2)
+    typer.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    """Null in place of NaN and infinities, for which JSON has no word."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(

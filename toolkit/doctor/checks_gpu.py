@@ -189,19 +189,17 @@ def _memory(context: Context) -> Result:
         )
     need = context.need
     whole = sum(gpu.memory for gpu in context.used)
-    if need is None or need.weight_bytes is None:
+    if need is None or need.stored_bytes is None:
         return ok(f"{format_size(whole)} free for the most part")
-    stored = need.disk_bytes or need.weight_bytes
-    smallest = (stored / 1.05 - need.weight_bytes) / (2 if need.quantizes else 1)
-    each = max(1, need.deployment.serving.replicas)
-    if smallest * each > whole:
+    weights = need.stored_bytes * need.deployment.serving.replicas
+    if weights > whole:
         return fail(
-            f"the weights alone take about {format_size(int(smallest * each))}, the GPUs have "
+            f"the weights alone take about {format_size(weights)}, the GPUs have "
             f"{format_size(whole)}",
             "use more GPUs (engine.parallelism.tensor, serving.gpus) or a smaller "
             "quantization.weights; toolkit plan does the sum",
         )
-    return ok(f"{format_size(whole)}, of which the weights take about {format_size(int(smallest))}")
+    return ok(f"{format_size(whole)}, of which the weights take about {format_size(weights)}")
 
 
 def _mig(context: Context) -> Result:

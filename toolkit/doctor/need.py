@@ -49,6 +49,13 @@ class Need:
         """An NVIDIA runtime."""
         return self.runtime in ("tensorrt", "pytorch")
 
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of the weights in the format that is served; an open one is taken for 16 bits."""
+        if self.weight_bytes is None:
+            return None
+        return int(self.weight_bytes * _share(self.deployment))
+
 
 def need_of(deployment: Deployment) -> Need:
     """What ``deployment`` needs; ``auto`` is taken for the CPU runtime unless GPUs are split.
@@ -123,6 +130,12 @@ def _sum(sizes: list[int | None]) -> int | None:
 
 def _disk(deployment: Deployment, weights: int) -> int:
     """The checkpoint, its quantized form and the engine, which is as large as that."""
+    share = _share(deployment)
+    quantized = share if deployment.quantization.weights != "none" else 0
+    return int(weights * (1 + quantized + share) * 1.05)
+
+
+def _share(deployment: Deployment) -> float:
+    """Bits of a weight as it is served, of 16."""
     chosen = deployment.quantization.weights
-    share = WEIGHT_FORMATS[chosen].weight_bits / 16 if chosen in WEIGHT_FORMATS else 1.0
-    return int(weights * (1 + (share if chosen != "none" else 0) + share) * 1.05)
+    return WEIGHT_FORMATS[chosen].weight_bits / 16 if chosen in WEIGHT_FORMATS else 1.0

@@ -89,8 +89,9 @@ def _pass_through(words: list[str], *, json: bool) -> int:
     if not json:
         return subprocess.run(words, check=False).returncode
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    begins = done.stdout.find("\n{\n") + 1 if not done.stdout.startswith("{") else 0
-    sys.stdout.write(done.stdout[begins:])
+    greeting, opening, rest = f"\n{done.stdout}".partition("\n{\n")
+    sys.stderr.write(greeting[1:])
+    sys.stdout.write(f"{{\n{rest}" if opening else "")
     return done.returncode
 
 

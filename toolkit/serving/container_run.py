@@ -12,7 +12,10 @@ containers; ``--gpus '"device=0,1"'`` is docker's spelling of exact devices, pod
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -177,7 +180,12 @@ def mount(source: Path, target: str | None = None, *, writable: bool = False) ->
 
 
 def bracketed(host: str) -> str:
-    """An address as ``--publish`` takes it."""
+    """An address as ``--publish`` takes it: no name, and one of IPv6 in brackets."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        with contextlib.suppress(OSError):
+            host = socket.gethostbyname(host)
     return f"[{host}]" if ":" in host else host
 
 
