@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_taken_port_is_named_with_its_field() -> None:
         with pytest.raises(ServerError, match=f"port {port} is already in use") as caught:
             ports.choose("127.0.0.1", Ports(http=0, grpc=0, metrics=port))
     assert caught.value.where == "serving.ports.metrics"
+
+
+def test_port_of_another_deployment_is_told_how_to_be_freed() -> None:
+    code = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, ports.DAEMON, "/my ws", "chat"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with pytest.raises(ServerError, match="deployment chat") as caught:
+            ports.choose("127.0.0.1", Ports(http=port, grpc=0, metrics=0))
+        process.kill()
+    assert "toolkit stop chat --workspace '/my ws'" in str(caught.value.hint)
 
 
 def test_foreign_address_is_refused() -> None:

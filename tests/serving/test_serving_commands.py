@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,7 +53,12 @@ class Words(BuildResult):
         key = os.environ.get("WORDS_KEY")
         return SimpleNamespace(key=key) if key and name == "repository" else None
 
-toolkit.pipeline.build = lambda deployment, *_, **__: Words(deployment, (), True)
+def build(deployment, *_, **__):
+    if os.environ.get("WORDS_KEY") == "not to be built":
+        sys.exit(9)
+    return Words(deployment, (), True)
+
+toolkit.pipeline.build = build
 import toolkit.serving.preflight as preflight
 preflight.importlib.util.find_spec = lambda name: name  # the test's model needs no openvino
 from toolkit.cli import main
@@ -73,18 +80,18 @@ class Shell:
             "WORDS_FAULTS": str(self.faults),
         }
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", RUN, *words],
-            cwd=self.directory,
+            cwd=cwd or self.directory,
             env=self.env,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
 
-    def __call__(self, *words: str, code: int = 0) -> str:
-        with self.start(*words) as process:
+    def __call__(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
+        with self.start(*words, cwd=cwd) as process:
             out, err = process.communicate(timeout=120)
         assert process.returncode == code, err
         self.err = err
@@ -110,6 +117,7 @@ def test_life_of_a_deployment(toolkit: Shell) -> None:
     again = json.loads(toolkit("deploy", "words.yaml", "--json", "--no-validate"))
     assert again["reused"]
     assert again["http"] == found[1]
+    assert "starting" not in toolkit.err
 
     (status,) = json.loads(toolkit("status", "--json"))
     assert status["status"] == "ready"
@@ -129,6 +137,8 @@ def test_failed_validation_stops_the_server_and_exits_5(toolkit: Shell) -> None:
     toolkit.faults.write_text("silent")
     assert "FAILED" in toolkit("deploy", "words.yaml", code=5)
     assert "golden prompts" in toolkit.err
+    assert "the server was stopped" in toolkit.err
+    assert "toolkit artifacts verify" in toolkit.err
     (status,) = json.loads(toolkit("status", "--json"))
     assert status["status"] == "stopped"
     toolkit("deploy", "words.yaml", "--keep", code=5)
@@ -164,6 +174,31 @@ def test_server_of_another_file_is_not_validated(toolkit: Shell) -> None:
     toolkit.env["WORDS_KEY"] = "other"
     toolkit("validate", "words.yaml", "--only", "streaming", code=5)
     assert "--replace" in toolkit.err
+
+
+def test_printed_commands_work_from_where_they_are_printed(
+    toolkit: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    file = str(toolkit.directory / "words.yaml")
+    shown = toolkit("deploy", file, "--no-validate", cwd=elsewhere)
+    then = next(line for line in shown.splitlines() if line.startswith("then: "))
+    commands = [shlex.split(each)[1:] for each in then.removeprefix("then: ").split(", ")]
+    assert [words[0] for words in commands] == ["status", "logs", "stop"]
+    assert "words" in toolkit(*commands[0], cwd=elsewhere)
+    parent = ("--workspace", str(toolkit.directory))
+    (status,) = json.loads(toolkit("status", *parent, "--json", cwd=elsewhere))
+    assert status["status"] == "ready"
+    toolkit(*commands[2], cwd=elsewhere)
+    assert "not running" in toolkit("stop", "words", *parent, cwd=elsewhere)
+
+
+def test_taken_port_is_told_before_the_build(toolkit: Shell) -> None:
+    toolkit.env["WORDS_KEY"] = "not to be built"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        toolkit("deploy", "words.yaml", "--set", f"serving.ports.grpc={port}", code=6)
+    assert "serving.ports.grpc" in toolkit.err
 
 
 def test_other_settings_need_replace(toolkit: Shell) -> None:

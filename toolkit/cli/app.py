@@ -20,6 +20,9 @@ from toolkit.cli.registry import COMMANDS, Command
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
+_CONTINUING = frozenset({"build", "deploy", "checkpoint", "quantize", "server"})
+"""Commands that find what an interrupted run of theirs finished."""
+
 BROKEN_PIPE = 141
 """Exit code when the reader of our output went away: 128 + SIGPIPE."""
 
@@ -111,7 +114,9 @@ def run(arguments: Sequence[str]) -> int:
         return report(error, words, debug=debug)
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:
-        typer.echo("interrupted; the same command continues from what is finished", err=True)
+        goes_on = any(word in _CONTINUING for word in words[:1])
+        more = "; the same command continues from what is finished" if goes_on else ""
+        typer.echo(f"interrupted{more}", err=True)
     return code
 
 

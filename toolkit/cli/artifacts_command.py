@@ -12,7 +12,7 @@ from toolkit.cli.output import print_json, print_table
 from toolkit.cli.progress import command_progress
 from toolkit.errors import SpecError, ValidationFailed
 from toolkit.spec.units import format_duration, format_size
-from toolkit.workspace import Artifact, Workspace, default_root, users_by_key
+from toolkit.workspace import Artifact, Workspace, default_root, root_at, users_by_key
 from toolkit.workspace.manifest import MANIFEST, SHORT_KEY
 
 DirOption = Annotated[
@@ -170,4 +170,4 @@ def _served(root: Path) -> set[str]:
 
 
 def _open(root: Path | None) -> Workspace:
-    return Workspace(root or default_root())
+    return Workspace(root_at(root) if root else default_root())

@@ -20,6 +20,8 @@ from toolkit.cli.output import print_json, print_table
 from toolkit.cli.progress import command_progress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from toolkit.progress import Progress
     from toolkit.serving.deploy import RunningServer
     from toolkit.serving.launch import LaunchPlan
@@ -75,20 +77,23 @@ def deploy_command(
 
         show(deployment, store, Configs(model_config, draft_config), json=json)
         return
+    from toolkit.serving import deploy
+    from toolkit.serving.foresee import check_ports
+
+    check_ports(deployment, store.root)
     with command_progress(quiet=quiet) as progress:
         plan = _plan(deployment, store, offline, progress)
         if foreground:
             _stay(deployment, plan, store, replace, validate, progress)
             return
-        from toolkit.serving import deploy
-
         server = deploy.start(plan, store.root, progress=progress, replace=replace)
-        report = _validate(deployment, plan, server.endpoints, progress) if validate else None
-        if report is not None and not report.passed and not keep and not server.reused:
+        report = _prove(deployment, plan, server, progress) if validate else None
+        stops = report is not None and not (report.passed or keep or server.reused)
+        if stops:
             server.stop()
     _print(server, report, json)
     if report is not None:
-        report.raise_if_failed()
+        _judge(report, store.root, stopped=stops)
 
 
 def _plan(
@@ -109,6 +114,41 @@ def _plan(
         offline=offline,
     )
     return with_gateway(plan, deployment, store.root)
+
+
+def _prove(
+    deployment: Deployment, plan: LaunchPlan, server: RunningServer, progress: Progress
+) -> ValidationReport:
+    from toolkit.workspace import root_option
+
+    try:
+        return _validate(deployment, plan, server.endpoints, progress)
+    except KeyboardInterrupt:
+        at = root_option(server.log.parents[2])
+        typer.echo(
+            f"the server of {server.name} goes on, unproven; to end it: "
+            f"toolkit stop {server.name}{at}",
+            err=True,
+        )
+        raise
+
+
+def _judge(report: ValidationReport, root: Path, *, stopped: bool) -> None:
+    """Exit code 5 with what became of the server, and where else to look for the reason."""
+    from toolkit.errors import ValidationFailed
+    from toolkit.workspace import root_option
+
+    try:
+        report.raise_if_failed()
+    except ValidationFailed as error:
+        fate = "the server was stopped (--keep leaves it)" if stopped else "the server goes on"
+        verify = f"toolkit artifacts verify{root_option(root)}"
+        raise ValidationFailed(
+            error.message,
+            where=error.where,
+            hint=error.hint,
+            details=(*error.details, fate, f"damaged files of earlier builds: {verify}"),
+        ) from error
 
 
 def _validate(
@@ -151,6 +191,8 @@ def _stay(
 
 
 def _print(server: RunningServer, report: ValidationReport | None, json: bool) -> None:
+    from toolkit.workspace import root_option
+
     if json:
         print_json(_as_json(server, report))
         return
@@ -172,10 +214,12 @@ def _print(server: RunningServer, report: ValidationReport | None, json: bool) -
             ("log", server.log),
         ),
     )
+    at = root_option(server.log.parents[2])
     typer.echo(
         f"try:  curl -s {server.http_url}/v2/models/{server.name}/generate "
         """-d '{"text_input": "The capital of France is", "max_tokens": 16}'\n"""
-        f"then: toolkit status, toolkit logs -f {server.name}, toolkit stop {server.name}"
+        f"then: toolkit status{at}, toolkit logs -f {server.name}{at}, "
+        f"toolkit stop {server.name}{at}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.workspace import default_root
+from toolkit.workspace import default_root, root_at
 
 NameArgument = Annotated[
     str | None,
@@ -34,6 +34,7 @@ def locate(name: str | None, workspace: Path | None) -> tuple[Path, str | None]:
     Raises:
         SpecError: the file is not a deployment file.
     """
+    workspace = workspace and root_at(workspace)
     if name is None or not name.endswith((".yaml", ".yml")):
         return workspace or default_root(), name
     from toolkit.spec.loading import load

@@ -16,11 +16,12 @@ from typing import Literal
 
 from toolkit.errors import ServerError
 from toolkit.progress import Progress
-from toolkit.serving import launcher, logs, procfs
+from toolkit.serving import launcher, logs, ports, procfs
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.state import ENDED, RunDirectory, RunState, write_private
 from toolkit.spec.models import Deployment
+from toolkit.workspace import root_option
 
 _POLL = 0.05
 _STOP_MARGIN = 30.0
@@ -213,7 +214,7 @@ def running_already(directory: RunDirectory, plan: LaunchPlan, *, replace: bool)
         raise ServerError(
             f"{plan.name} is running already, from another build or with other settings",
             where=f"{state.endpoints.http_url} (supervisor pid {state.supervisor_pid})",
-            hint=f"toolkit stop {plan.name}, or deploy with --replace",
+            hint=f"toolkit stop {plan.name}{root_option(directory.root)}, or deploy with --replace",
         )
     stop(directory)
     return None
@@ -223,7 +224,7 @@ def _spawn_supervisor(
     directory: RunDirectory, state_dir: Path, *, tied: bool
 ) -> tuple[int | None, subprocess.Popen[bytes]]:
     """A supervisor that has no tie to our terminal, and to our life only if ``tied``."""
-    command = [sys.executable, "-m", "toolkit.serving.daemon", str(state_dir), directory.name]
+    command = [sys.executable, "-m", ports.DAEMON, str(state_dir.absolute()), directory.name]
     ours: int | None = None
     theirs: tuple[int, ...] = ()
     if tied:
@@ -263,6 +264,9 @@ def _await_ready(
     Raises:
         ServerError: it failed, or its supervisor ended.
     """
+    state = directory.read()
+    if supervisor is None and state and state.status == "ready":
+        return state  # nothing is started
     progress.start(f"starting the server of {directory.name}")
     said = ""
     while True:

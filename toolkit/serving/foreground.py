@@ -15,6 +15,7 @@ from toolkit.serving.deploy import running_already
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.state import ENDED, RunDirectory, RunState, write_private
 from toolkit.serving.supervisor import Supervisor
+from toolkit.workspace import root_option
 
 _POLL = 0.05
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -46,10 +47,12 @@ def run_foreground(
     with directory.lock("deploy", wait=True):
         state = running_already(directory, plan, replace=replace)
         if state is not None:
+            at = root_option(directory.root)
             raise ServerError(
                 f"{plan.name} is running already, in the background",
                 where=f"{state.endpoints.http_url} (supervisor pid {state.supervisor_pid})",
-                hint=f"toolkit logs -f {plan.name} follows it; toolkit stop {plan.name} ends it",
+                hint=f"toolkit logs -f {plan.name}{at} follows it; "
+                f"toolkit stop {plan.name}{at} ends it",
             )
         write_private(directory.plan_file, plan.model_dump_json(indent=1))
         directory.state_file.unlink(missing_ok=True)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from toolkit.errors import ServerError
 from toolkit.serving import procfs
 from toolkit.spec.models import Ports
+from toolkit.workspace import root_option
+
+DAEMON = "toolkit.serving.daemon"
+"""The module that supervises a deployment in the background: its words are workspace and name."""
 
 _NAMES = ("http", "grpc", "metrics")
 
@@ -109,8 +114,29 @@ def _taken(host: str, port: int, field: str, error: OSError) -> ServerError:
             hint="use an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         )
     holder = procfs.listener(port)
+    supervised = _supervised(holder.pid) if holder else None
+    by = f" by {holder}" if holder else ""
+    if supervised:
+        by = f" by the deployment {supervised[1]}, {holder}"
     return ServerError(
-        f"port {port} is already in use{f' by {holder}' if holder else ''}",
+        f"port {port} is already in use{by}",
         where=field,
-        hint=f"stop that process, or choose another port: --set {field}=0 takes any free one",
+        hint=f"{_stopping(supervised)}, or choose another port: --set {field}=0 takes any free one",
     )
+
+
+def _supervised(pid: int) -> tuple[str, str] | None:
+    """Workspace and name of the deployment that process ``pid`` belongs to."""
+    for words in procfs.ancestors(pid):
+        if DAEMON in words[:-2]:
+            at = words.index(DAEMON)
+            return words[at + 1], words[at + 2]
+    return None
+
+
+def _stopping(supervised: tuple[str, str] | None) -> str:
+    """How to end what listens: a process that its supervisor restarts is not to be killed."""
+    if supervised is None:
+        return "stop that process"
+    root, name = supervised
+    return f"toolkit stop {name}{root_option(Path(root))}"

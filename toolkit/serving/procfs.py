@@ -104,6 +104,20 @@ def listener(port: int) -> PortHolder | None:
     return None
 
 
+def ancestors(pid: int) -> list[list[str]]:
+    """The command lines of ``pid``, of its parent, and so on."""
+    found = []
+    while pid > 1:
+        try:
+            words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+            fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            break
+        found.append([word.decode(errors="replace") for word in words])
+        pid = int(fields[1])
+    return found
+
+
 def _listening_inodes(port: int) -> set[str]:
     inodes = set()
     for table in ("tcp", "tcp6"):

@@ -105,6 +105,7 @@ class RunDirectory:
 
     def __init__(self, state_dir: Path, name: str) -> None:
         self.name = name
+        self.root = state_dir
         self.path = state_dir / "run" / name
 
     @property

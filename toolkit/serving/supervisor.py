@@ -27,6 +27,7 @@ from toolkit.serving.process import ServerProcess
 from toolkit.serving.recovery import Decision, Ending, Recovery, RecoveryPolicy
 from toolkit.serving.state import Failure, Restart, RunDirectory, RunState, now
 from toolkit.spec.models import Ports
+from toolkit.workspace import root_option
 
 _TICK = 0.1
 _AFTER_DRAIN = 10.0
@@ -104,7 +105,7 @@ class Supervisor:
                 raise ServerError(
                     f"{self._plan.name} is already supervised",
                     where=str(self._directory.path),
-                    hint=f"toolkit stop {self._plan.name}",
+                    hint=f"toolkit stop {self._plan.name}{root_option(self._directory.root)}",
                 )
             self._log = RotatingLog(self._directory.log)
             self._state = self._first_state()
@@ -321,9 +322,10 @@ class Supervisor:
 
     def _failure(self, ending: Ending, decision: Decision) -> Failure:
         found = ending.diagnosis
+        log = f"toolkit logs {self._plan.name}{root_option(self._directory.root)}"
         return Failure(
             message=found.message if found else ending.reason,
-            hint=found.pattern.hint if found else f"toolkit logs {self._plan.name}",
+            hint=found.pattern.hint if found else log,
             details=(
                 f"{ending.reason}; {decision.why}",
                 *list(self._lines)[-_TAIL:],

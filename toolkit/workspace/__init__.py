@@ -6,7 +6,13 @@ into place after everything in it, the manifest last, had reached the disk.
 """
 
 from toolkit.workspace.manifest import Artifact, FileEntry, Json, Manifest
-from toolkit.workspace.places import default_root, user_cache_dir, user_cache_path
+from toolkit.workspace.places import (
+    default_root,
+    root_at,
+    root_option,
+    user_cache_dir,
+    user_cache_path,
+)
 from toolkit.workspace.store import Pruned, Workspace
 from toolkit.workspace.uses import record_use, users_by_key
 
@@ -19,6 +25,8 @@ __all__ = [
     "Workspace",
     "default_root",
     "record_use",
+    "root_at",
+    "root_option",
     "user_cache_dir",
     "user_cache_path",
     "users_by_key",

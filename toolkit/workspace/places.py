@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from toolkit.errors import EnvironmentError_
@@ -15,6 +16,18 @@ def default_root(deployment_file: Path | None = None) -> Path:
         return Path(chosen).expanduser().absolute()
     beside = deployment_file.absolute().parent if deployment_file else Path.cwd()
     return beside / ".toolkit"
+
+
+def root_option(root: Path) -> str:
+    """What a command about ``root`` needs after its name: nothing, or ``--workspace``."""
+    root = root.absolute()
+    return "" if root == default_root() else f" --workspace {shlex.quote(str(root))}"
+
+
+def root_at(chosen: Path) -> Path:
+    """The workspace that ``chosen`` is, or that lies in it as ``.toolkit``."""
+    inside = chosen / ".toolkit"
+    return inside if inside.is_dir() and not (chosen / "run").is_dir() else chosen
 
 
 def user_cache_path() -> Path:
