@@ -171,6 +171,26 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> No
     full.close()
 
 
+def test_a_state_that_cannot_be_written_ends_no_server_and_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDirectory(tmp_path, "chat")
+    directory.create()
+    supervisor = Supervisor(plan(tmp_path), directory)
+    supervisor._log = RotatingLog(directory.log)
+    supervisor._state = state(status="starting")
+    with monkeypatch.context() as full:
+        full.setattr(directory, "write", full_disk)
+        supervisor._update(status="ready")
+        supervisor._update(detail="still")
+    assert directory.read() is None
+    assert directory.log.read_text().count("No space left on device") == 1
+    supervisor._pause(0)
+    written = directory.read()
+    assert written is not None
+    assert (written.status, written.detail) == ("ready", "still")
+
+
 def test_a_follower_reads_what_came_right_before_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "server.log"
     path.write_bytes(b"")

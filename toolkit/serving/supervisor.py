@@ -79,6 +79,7 @@ class Supervisor:
         self._partial = b""
         self._hanging = threading.Event()
         self._kills = procfs.KernelKills()
+        self._unsaved = False
         self._down_since: float | None = None
         self._companion = plan.companion and Companion(
             plan.companion, self._take_output, lambda text: self._say(text)
@@ -340,6 +341,8 @@ class Supervisor:
 
     def _pause(self, seconds: float) -> None:
         self._kills.sample(time.monotonic())
+        if self._unsaved:
+            self._save()
         if not self._stops:
             select.select([self._wake_read], [], [], seconds)
         if self._stops:
@@ -347,7 +350,18 @@ class Supervisor:
 
     def _update(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
-        self._directory.write(self._state)
+        self._save()
+
+    def _save(self) -> None:
+        """Write the state; with a full disk as soon as that can be done, the server goes on."""
+        try:
+            self._directory.write(self._state)
+        except OSError as error:
+            if not self._unsaved:
+                self._say(f"the state cannot be written: {error.strerror}")
+            self._unsaved = True
+        else:
+            self._unsaved = False
 
     def _say(self, message: str) -> None:
         self._log.say(message)
