@@ -66,9 +66,16 @@ def deploy_command(
 
     The server goes on in the background under a supervisor that restarts it after a crash.
     """
+    from toolkit.errors import SpecError
     from toolkit.spec.loading import load
     from toolkit.workspace import Workspace, default_root
 
+    if foreground and json and not dry_run:
+        raise SpecError(
+            "--foreground shows the server's log on stdout, where --json allows nothing else",
+            where="--json",
+            hint="leave out one of them; toolkit status --json tells the rest",
+        )
     deployment = load(file, overrides=set_ or ()).resolved()
     store = Workspace(workspace or default_root(file))
     if dry_run:
