@@ -34,7 +34,7 @@ def test_a_dead_engine_ends_every_request_and_its_process(slow_triton: Triton) -
     def run(number: int) -> Answer:
         if number < 6:
             return ask(slow_triton.grpc, text_input="the fox", max_tokens=400, stream=True)
-        time.sleep(0.5)
+        time.sleep(4)  # of the 20 that the others take: all of them have begun to answer
         return ask(slow_triton.grpc, text_input="the fox", max_tokens=400, seed=666)
 
     with ThreadPoolExecutor(7) as pool:

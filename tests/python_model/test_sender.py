@@ -111,6 +111,7 @@ def test_without_streaming_there_is_one_response(harness: Callable[..., Harness]
     assert outputs["kv_cache_reused_blocks"].tolist() == [[3]]
     assert outputs["kv_cache_alloc_new_blocks"].tolist() == [[1]]
     assert outputs["output_log_probs"].shape == (1, 1, len(run.tokens))
+    assert outputs["output_ids"].tolist() == [[list(run.tokens)]]
     assert outputs["cum_log_probs"][0, 0] == pytest.approx(-0.25 * len(run.tokens))
 
 

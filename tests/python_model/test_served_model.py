@@ -87,6 +87,7 @@ def test_stop_words_usage_and_log_probs(triton: Triton) -> None:
     assert (answer.last("finish_reason"), answer.last("stop_reason")) == ("stop", "fox")
     count = sum(each["output_log_probs"].size for each in answer.responses)
     assert count == answer.last("num_output_tokens") < 50
+    assert sum(each["output_ids"].size for each in answer.responses) == count
     assert answer.last("cum_log_probs") == pytest.approx(-0.5 * count)
     assert 0 < answer.last("arrival_time_ns") <= answer.last("first_token_time_ns")
 

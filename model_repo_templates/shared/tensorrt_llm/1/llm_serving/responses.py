@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import DTypeLike, NDArray
 
 from .engine_api import Usage
-from .stream import Stream
+from .stream import Stream, Waiting
 
 Output = tuple[str, NDArray[Any]]
 
@@ -27,10 +27,10 @@ def send_text(stream: Stream) -> None:
 
     It carries nothing else, unless log probabilities were asked for: every tensor costs.
     """
-    text, log_probs = stream.take()
-    outputs = [_text(text)]
+    waiting = stream.take()
+    outputs = [_text(waiting.text)]
     if stream.wishes.log_probs:
-        outputs.append(_log_probs(log_probs))
+        outputs += _log_probs(waiting)
     stream.handle.send(_response(stream, outputs))
 
 
@@ -40,15 +40,15 @@ def send_final(stream: Stream) -> None:
 
 
 def _final(stream: Stream) -> Iterator[Output]:
-    text, log_probs = stream.take()
-    yield _text(text)
+    waiting = stream.take()
+    yield _text(waiting.text)
     yield _one("finish_reason", stream.finish, object)
     yield _one("num_input_tokens", stream.prompt_tokens, np.int32)
     yield _one("num_output_tokens", stream.output_tokens, np.int32)
     if stream.stop_word is not None:
         yield _one("stop_reason", stream.stop_word.encode(), object)
     if stream.wishes.log_probs:
-        yield _log_probs(log_probs)
+        yield from _log_probs(waiting)
         yield _one("cum_log_probs", stream.cumulative_log_prob, np.float32)
     if stream.wishes.perf_metrics:
         yield from _perf_metrics(stream.usage)
@@ -71,8 +71,9 @@ def _text(text: str) -> Output:
     return "text_output", np.array([text.encode()], dtype=object)
 
 
-def _log_probs(values: list[float]) -> Output:
-    return "output_log_probs", np.array([[values]], dtype=np.float32)
+def _log_probs(waiting: Waiting) -> Iterator[Output]:
+    yield "output_log_probs", np.array([[waiting.log_probs]], dtype=np.float32)
+    yield "output_ids", np.array([[waiting.tokens]], dtype=np.int32)
 
 
 def _one(name: str, value: Any, kind: DTypeLike) -> Output:

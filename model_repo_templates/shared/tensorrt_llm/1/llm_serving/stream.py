@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from .detokenizer import Detokenizer
 from .engine_api import FinishReason, TokenChunk, Usage
 from .request import ParsedRequest
 from .stop_words import StopWords
 from .tokenizer import TextTokenizer
+
+
+class Waiting(NamedTuple):
+    """What has not been sent yet; tokens only where log probabilities were asked for."""
+
+    text: str
+    tokens: list[int]
+    log_probs: list[float]
 
 
 class Stream:
@@ -44,6 +52,7 @@ class Stream:
         )
         self._stop_words = StopWords(parsed.wishes.stop_words)
         self._text = [parsed.wishes.echo]
+        self._tokens: list[int] = []
         self._log_probs: list[float] = []
         self.cumulative_log_prob = 0.0
         self.output_tokens = 0
@@ -72,11 +81,11 @@ class Stream:
         """Whether something waits to be sent."""
         return self.finish is not None or any(self._text)
 
-    def take(self) -> tuple[str, list[float]]:
-        """The text and log probabilities that wait, which are then gone from here."""
-        text, self._text = "".join(self._text), []
-        log_probs, self._log_probs = self._log_probs, []
-        return text, log_probs
+    def take(self) -> Waiting:
+        """What waits, which is then gone from here."""
+        waiting = Waiting("".join(self._text), self._tokens, self._log_probs)
+        self._text, self._tokens, self._log_probs = [], [], []
+        return waiting
 
     def wants(self, output: str) -> bool:
         """Whether the client asked for ``output``; it gets all that it does not name."""
@@ -108,5 +117,6 @@ class Stream:
         self.stop_word = found.stop_word
         self.output_tokens += len(chunk.tokens)
         if chunk.log_probs:
+            self._tokens += chunk.tokens
             self._log_probs += chunk.log_probs
             self.cumulative_log_prob += sum(chunk.log_probs)
