@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("TOOLKIT_TEST_CACHE", ROOT / ".cache" / "tests")).absolute()
 
-FREE_PORTS = tuple(f"serving.ports.{name}=0" for name in ("http", "grpc", "metrics"))
+FREE_PORTS = (
+    *(f"serving.ports.{name}=0" for name in ("http", "grpc", "metrics")),
+    "gateway.port=0",
+)
 
 
 def pytest_configure() -> None:
@@ -123,16 +126,14 @@ def plain_engine(plain_build: BuildResult) -> Artifact:
 def running_server(
     fp8_build: BuildResult, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """The demo's deployment on a real Triton; stops with the session, however that ends."""
+    """The demo's deployment on a real Triton with its gateway; stops with the session."""
+    from toolkit.pipeline.beside import with_gateway
     from toolkit.progress import Silent
-    from toolkit.serving.deploy import launch
+    from toolkit.serving.deploy import prepare, start
 
-    with launch(
-        fp8_build.deployment,
-        fp8_build.repository,
-        tmp_path_factory.mktemp("state"),
-        runtime=fp8_build.runtime,
-        progress=Silent(),
-        tied=True,
-    ) as server:
+    state_dir = tmp_path_factory.mktemp("state")
+    deployment, repository = fp8_build.deployment, fp8_build.repository
+    alone = prepare(deployment, repository, runtime=fp8_build.runtime, progress=Silent())
+    plan = with_gateway(alone, deployment, state_dir)
+    with start(plan, state_dir, progress=Silent(), tied=True) as server:
         yield server
