@@ -129,7 +129,8 @@ def _most_telling(found: Sequence[ErrorDetails], body: Any) -> tuple[ErrorDetail
     ) -> tuple[bool, int, int, bool]:
         each, path, members = candidate
         kind = each["type"]
-        return kind == UNSUPPORTED, -counts[members], len(path), not kind.endswith("_type")
+        depth = path.count(".") + path.count("[")
+        return kind == UNSUPPORTED, -counts[members], depth, not kind.endswith("_type")
 
     first, param, _ = max(candidates, key=telling)
     return first, param
