@@ -50,7 +50,7 @@ ORDINARY = {
 def tensor_of(known: Release, model: str, name: str, direction: Direction) -> Tensor:
     runtime = "pytorch" if model == "llmapi" else "tensorrt"
     name_of = {"bls": "tensorrt_llm_bls", "ensemble": "ensemble", "llmapi": "tensorrt_llm"}
-    return known.triton_model(name_of[model], runtime).tensor(name, direction)
+    return known.triton_model(name_of.get(model, model), runtime).tensor(name, direction)
 
 
 def shape(tensor: Tensor | TensorContract) -> tuple[str, tuple[int, ...]]:
