@@ -6,7 +6,12 @@ and what to do about it. The command line prints exactly that; a traceback needs
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+_OF_THE_MACHINE = frozenset(
+    {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE}
+)
 
 
 class ToolkitError(Exception):
@@ -80,3 +85,8 @@ class ServerError(ToolkitError):
 
     exit_code = 6
     kind = "server"
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the machine's rights or disks are in the way: no bug, and no mistake in a file."""
+    return error.errno in _OF_THE_MACHINE

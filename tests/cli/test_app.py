@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -143,6 +144,18 @@ def test_a_bug_is_told_where_no_traceback_can_be_kept(
     found = describe(ValueError("odd"), ["build"])
     assert (found.exit_code, found.kind) == (1, "bug")
     assert "--debug build" in str(found.hint)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_what_the_machine_refuses_is_no_bug(
+    run: Run, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert run(fail(OSError(number, os.strerror(number), "/w/x"))) == 3
+    told = capsys.readouterr().err
+    assert "/w/x" in told
+    assert "TOOLKIT_WORKSPACE" in told
+    assert "TOOLKIT_CACHE" in told
+    assert "bug" not in told
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("oops"), SpecError("wrong")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from pathlib import Path
@@ -236,6 +237,14 @@ def test_disk_for_weights_and_engine(look, tmp_path: Path) -> None:  # type: ign
     assert finding(look(machine, made), "disk").status == "fail"
     record_use(tmp_path / "w", "chat", ["k"])
     assert finding(look(machine, made), "disk").status == "ok"
+
+
+def test_workspace_that_cannot_be_written(look, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    assert finding(look(bare()), "disk").status == "ok"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    found = finding(look(bare()), "disk")
+    assert found.status == "fail"
+    assert "TOOLKIT_WORKSPACE" in found.mend
 
 
 def test_memory_is_what_the_control_group_allows(look) -> None:  # type: ignore[no-untyped-def]

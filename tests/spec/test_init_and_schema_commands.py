@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from toolkit.cli import init_command, schema_command
-from toolkit.errors import SpecError
+from toolkit.errors import EnvironmentError_, SpecError
 from toolkit.spec import writing
 from toolkit.spec.loading import load
 from toolkit.spec.schema import deployment_schema
@@ -101,7 +101,7 @@ def test_a_failed_write_leaves_the_old_file(folder: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing.os, "fsync", fail)
-    with pytest.raises(SpecError, match="No space left on device"):
+    with pytest.raises(EnvironmentError_, match="No space left on device"):
         writing.write_text(folder / "deploy.yaml", "new", force=True)
     assert (folder / "deploy.yaml").read_text() == "old"
     assert len(list(folder.iterdir())) == 1

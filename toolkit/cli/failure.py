@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import EnvironmentError_, ToolkitError, is_of_the_machine
 
 USAGE = 2
 
@@ -55,7 +55,21 @@ def describe(error: Exception, arguments: Sequence[str]) -> Failure:
         return _usage(error)
     if isinstance(error, typer.Abort):
         return Failure(1, "aborted", "aborted")
+    if isinstance(error, OSError) and is_of_the_machine(error):
+        return _of_the_machine(error)
     return _bug(error, arguments)
+
+
+def _of_the_machine(error: OSError) -> Failure:
+    """A read-only directory, a full disk: no bug, wherever it is met."""
+    return Failure(
+        EnvironmentError_.exit_code,
+        EnvironmentError_.kind,
+        f"a file cannot be written or read: {error.strerror}",
+        str(error.filename) if error.filename else None,
+        "TOOLKIT_WORKSPACE and TOOLKIT_CACHE choose other directories, --output where a command "
+        "has it",
+    )
 
 
 def _usage(error: typer.TyperException) -> Failure:

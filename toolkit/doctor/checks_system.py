@@ -51,6 +51,11 @@ def _clock(context: Context) -> Result:
 
 
 def _disk(context: Context) -> Result:
+    if not context.machine.writable(context.workspace):
+        return fail(
+            f"{context.workspace} cannot be written",
+            "--workspace (TOOLKIT_WORKSPACE) on a disk that can",
+        )
     free = context.machine.free_bytes(context.workspace)
     told = f"{format_size(free)} free for {context.workspace}"
     need = context.need

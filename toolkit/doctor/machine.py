@@ -86,6 +86,10 @@ class Machine:
         """Free space where ``path`` is or would be."""
         return shutil.disk_usage(_existing(path)).free
 
+    def writable(self, path: Path) -> bool:
+        """Whether ``path`` could be written or made."""
+        return os.access(_existing(path), os.W_OK)
+
     def total_bytes(self, path: Path) -> int:
         """Size of the file system where ``path`` is or would be."""
         return shutil.disk_usage(_existing(path)).total

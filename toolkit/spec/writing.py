@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from toolkit.errors import SpecError
+from toolkit.errors import EnvironmentError_, SpecError, ToolkitError, is_of_the_machine
 from toolkit.spec.document import Json, resolve_scalar
 from toolkit.spec.interpolation import escape
 from toolkit.spec.models import Deployment
@@ -42,7 +42,8 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
     """Put ``text`` into ``path``: whole or not at all.
 
     Raises:
-        SpecError: the file exists and ``force`` is false, or its folder cannot be written.
+        SpecError: the file exists and ``force`` is false, or it has no folder.
+        EnvironmentError_: it cannot be written there.
     """
     if path.is_dir():
         raise SpecError("this is a folder", where=str(path), hint="name a file in it")
@@ -51,8 +52,7 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SpecError(f"cannot write into {path.parent}: {reason}", where=str(path)) from error
+        raise _refused(error, f"cannot write into {path.parent}", path) from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
@@ -63,10 +63,18 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
         if force or not _linked(path, temporary):
             temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SpecError(f"cannot be written: {reason}", where=str(path)) from error
+        raise _refused(error, "cannot be written", path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refused(error: OSError, what: str, path: Path) -> ToolkitError:
+    kind = EnvironmentError_ if is_of_the_machine(error) else SpecError
+    return kind(
+        f"{what}: {error.strerror or type(error).__name__}",
+        where=str(path),
+        hint="--output names another file",
+    )
 
 
 def _linked(path: Path, temporary: Path) -> bool:
