@@ -12,6 +12,16 @@ repository="$(realpath -e -- "${REPOSITORY:?}")"
 host="${HOST:-127.0.0.1}"
 restricted="model-repository,trace,logging,shared-memory:toolkit-admin-key=${ADMIN_KEY:?}"
 
+# Several engines, or a target and its draft over more GPUs than one, start their own processes:
+# upstream's orchestrator mode, which does not go through SLURM (README of tensorrtllm_backend).
+if grep -qs 'gpu_device_ids.*;' "$repository"/*/config.pbtxt ||
+    grep -qs '"gpus":' "$repository"/*/1/settings.json ||
+    [[ -d $repository/tensorrt_llm_draft && ${SLURM_NTASKS:-1} -gt 1 ]]; then
+    printf 'error: several engines on a node are not started by srun\n' >&2
+    printf ' hint: FLAVOUR=docker lets toolkit deploy start them; or one job for each replica\n' >&2
+    exit 2
+fi
+
 words=(
     "$server"
     "--model-repository=$repository"

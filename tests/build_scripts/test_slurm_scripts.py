@@ -93,6 +93,36 @@ def test_llm_api_goes_through_its_launcher_on_every_rank(calls: Calls) -> None:
     assert not any(" " in word for word in first)
 
 
+@pytest.mark.parametrize(
+    ("place", "text", "tasks", "code"),
+    [
+        ("tensorrt_llm/config.pbtxt", 'key: "gpu_device_ids" value: "0,1;2,3"', "1", 2),
+        ("tensorrt_llm/config.pbtxt", 'key: "gpu_device_ids" value: "0,1"', "2", 0),
+        ("chat/1/settings.json", '{"engine": {"gpus": [[0], [1]]}}', "1", 2),
+        ("tensorrt_llm_draft/config.pbtxt", "", "2", 2),
+        ("tensorrt_llm_draft/config.pbtxt", "", "1", 0),
+    ],
+)
+def test_what_needs_the_orchestrator_is_not_started_by_srun(
+    calls: Calls, place: str, text: str, tasks: str, code: int
+) -> None:
+    file = calls.directory / "repository" / place
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    done = calls.run(
+        "slurm/rank.sh",
+        SLURM_PROCID="0",
+        SLURM_NTASKS=tasks,
+        REPOSITORY=str(calls.directory / "repository"),
+        RUNTIME="tensorrt",
+        ADMIN_KEY="k",
+        TRITONSERVER="tritonserver",
+    )
+    assert done.returncode == code, done.stderr
+    assert ("FLAVOUR=docker" in done.stderr) == (code == 2)
+    assert bool(calls.of("tritonserver")) == (code == 0)
+
+
 def test_unknown_runtime(calls: Calls) -> None:
     done = calls.run(
         "slurm/rank.sh",
