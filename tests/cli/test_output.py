@@ -1,29 +1,66 @@
-"""JSON on stdout is JSON, whatever the figures are."""
+"""Tables on narrow and wide terminals and in pipes."""
 
 from __future__ import annotations
 
-import json
+import re
 
 import pytest
+from rich.console import Console
 
-from toolkit.cli.app import run
-from toolkit.cli.output import print_json
+from toolkit.cli.output import print_table
 
-
-def test_numbers_that_json_lacks_become_null(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"use": float("nan"), "most": [float("inf"), 1.5, (2, -float("inf"))], "name": "x"})
-    text = capsys.readouterr().out
-    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert found == {"use": None, "most": [None, 1.5, [2, None]], "name": "x"}
+COLUMNS = ("name", "status", "HTTP", "gRPC", "KV cache")
+ROW = ("smollm2", "ready", "http://127.0.0.1:8000", "127.0.0.1:8001", "12%")
 
 
-def test_text_that_is_no_unicode_is_still_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"path": "odd-\udcff", "text": "Grüße"})
-    assert json.loads(capsys.readouterr().out)["text"] == "Grüße"
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(Console, "is_terminal", property(lambda _: True))
+    return monkeypatch
 
 
-def test_a_log_and_json_do_not_share_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["deploy", "none.yaml", "--foreground", "--json"]) == 2
-    seen = capsys.readouterr()
-    assert seen.out == ""
-    assert "--foreground shows the server's log" in json.loads(seen.err)["error"]["message"]
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+def test_narrow_terminal_gets_whole_cells(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.setenv("COLUMNS", "60")
+    print_table("1 deployment", COLUMNS, [ROW], right="KV cache")
+    text = shown(capsys)
+    assert all(cell in text for cell in ROW)
+    assert all(column in text for column in COLUMNS[1:])
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_wide_terminal_gets_a_table(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.setenv("COLUMNS", "120")
+    print_table("1 deployment", COLUMNS, [ROW])
+    lines = shown(capsys).splitlines()
+    assert any(all(cell in line for cell in ROW) for line in lines)
+
+
+def test_one_long_cell_is_folded(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.setenv("COLUMNS", "60")
+    print_table("", ("check", "evidence"), [("streaming", "word " * 30)])
+    text = shown(capsys)
+    assert text.count("word") == 30
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "/a/very/long/path" * 20
+    print_table(f"1 artifact in {long}", ("what", "where"), [("engine", long)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"1 artifact in {long}"
+    assert any("engine" in line and long in line for line in lines)
+
+
+def test_no_rows_leave_the_title(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("0 deployments", COLUMNS, [])
+    assert "0 deployments" in capsys.readouterr().out

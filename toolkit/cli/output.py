@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(value: Any) -> None:
@@ -32,19 +35,62 @@ def _finite(value: Any) -> Any:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = ""
 ) -> None:
-    """A table on stdout; ``right`` names the columns (comma-separated) that hold numbers."""
+    """A table on stdout; ``right`` names the columns (comma-separated) that hold numbers.
+
+    On a terminal that is too narrow for it, each row becomes a block of lines. A pipe has no
+    width: whoever reads it wants whole cells.
+    """
     from rich.console import Console
+
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = _widths(columns, texts)
+    natural = sum(widths) + 3 * len(widths) + 1
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(natural, 80))
+    if title:
+        console.print(title, style="bold", soft_wrap=True, markup=False)
+    # Only the widest cell may be folded, and only to what can still be read.
+    if natural - max(widths) + min(max(widths), _FOLDED) > console.width:
+        _print_blocks(console, columns, texts)
+    else:
+        _print_grid(console, columns, texts, set(right.split(",")))
+
+
+_FOLDED = 24
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    lines = (
+        [line for text in column for line in (text.splitlines() or [""])]
+        for column in zip(columns, *rows, strict=True)
+    )
+    return [max(map(cell_len, column)) for column in lines]
+
+
+def _print_grid(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[str]
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold")
-    numbers = set(right.split(","))
+    table = Table()
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left")
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width: whoever reads it wants whole cells.
-        console = Console(highlight=False, width=200)
+        table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _print_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The first cell heads its row's block; empty cells are left out."""
+    from rich.text import Text
+
+    wide = max(map(len, columns[1:]), default=0)
+    for head, *cells in rows:
+        console.print(Text(head, style="bold"), soft_wrap=True)
+        for column, cell in zip(columns[1:], cells, strict=True):
+            if cell:
+                console.print(Text(f"  {column:{wide}}  {cell}"), soft_wrap=True)
