@@ -209,6 +209,16 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_built(
     assert not store.list("exported")
 
 
+def test_an_adapter_in_the_engines_form_is_none_for_the_llm_api(
+    store: Workspace, model: Path, tmp_path: Path
+) -> None:
+    for part in ("weights", "config"):
+        (tmp_path / f"model.lora_{part}.npy").write_text("converted")
+    engine = {"runtime": "pytorch", "lora": {"adapters": {"sql": str(tmp_path)}}}
+    with pytest.raises(SpecError, match=r"no adapter_config\.json"):
+        built(store, deployment(model, engine))
+
+
 def test_what_is_no_adapter_is_refused(store: Workspace, model: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").write_text("weights alone")
     engine = {"runtime": "pytorch", "lora": {"adapters": {"sql": str(tmp_path)}}}
@@ -448,6 +458,8 @@ def test_a_dry_run_tells_the_commands_and_builds_nothing(
     assert looked.complete
     (command,) = looked.commands
     assert str(artifact(looked, "engine").path / "target") in command
+    place = f'string_value: "{looked.repository}/tensorrt_llm/1/engine"'
+    assert place in looked.preview["tensorrt_llm/config.pbtxt"]
     assert builder.calls == []
     assert not store.list("engine")
 

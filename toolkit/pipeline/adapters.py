@@ -41,7 +41,9 @@ def locate(job: Job, runtime: NvidiaRuntime) -> Mapping[str, Path]:
         where = f"engine.lora.adapters.{name}"
         part = parts.Part(source, where, "the adapter")
         found[name] = parts.locate(part, progress=job.progress, offline=job.offline)
-        if lora is not None and not is_converted(found[name]):
+        # Only engines take an adapter that is converted already.
+        done = runtime == "tensorrt" and is_converted(found[name])
+        if lora is not None and not done:
             _check(found[name], lora, runtime, where)
     return found
 

@@ -48,7 +48,7 @@ class BuildResult:
     Attributes:
         complete: Every stage could be told.
         commands: TensorRT-LLM's own commands that the build runs, whole.
-        preview: Texts of the repository by their place, where only config.json is known.
+        preview: Of a dry run for NVIDIA GPUs: texts of the repository by their place.
     """
 
     deployment: Deployment
@@ -115,12 +115,11 @@ def build(
         return _preview(job, run, runtime, configs, reachable=False)
     if dry_run and not checkpoint.reused:
         return _preview(job, run, runtime, configs, reachable=True)
-    commands: tuple[str, ...] = ()
     if runtime == "openvino":
-        complete = _for_cpu(job, run, checkpoint)
+        told = BuildResult(deployment, (), _for_cpu(job, run, checkpoint))
     else:
-        complete, commands = _for_gpus(job, run, checkpoint, dry_run)
-    result = BuildResult(deployment, tuple(run.done), complete, runtime, commands)
+        told = _for_gpus(job, run, checkpoint, configs if dry_run else None)
+    result = replace(told, stages=tuple(run.done), runtime=runtime)
     if not dry_run:
         record_use(workspace.root, deployment.name, [each.artifact.key for each in run.done])
     return result
@@ -197,30 +196,33 @@ def _for_cpu(job: Job, run: _Run, checkpoint: Artifact) -> bool:
     return True
 
 
-def _for_gpus(
-    job: Job, run: _Run, checkpoint: Artifact, dry_run: bool
-) -> tuple[bool, tuple[str, ...]]:
-    """Whether every stage could be told, and TensorRT-LLM's own commands."""
+def _for_gpus(job: Job, run: _Run, checkpoint: Artifact, configs: Configs | None) -> BuildResult:
+    """What there is to tell beside the stages; ``configs`` of a dry run only."""
     from toolkit.pipeline import nvidia_stages as nvidia
     from toolkit.pipeline.trtllm_build import require_builder
 
     drafting = run.maybe("draft", lambda: nvidia.draft(job, checkpoint))
-    if dry_run and drafting is not None and not drafting.reused:
-        return False, ()
+    if configs is not None and drafting is not None and not drafting.reused:
+        runtime = resolved_runtime(job.deployment)
+        assert runtime != "auto", "resolved"
+        return _preview(job, run, runtime, configs, reachable=True)
     work = nvidia.decide(job, checkpoint, drafting)
+    commands: tuple[str, ...] = ()
     if work.target.runtime == "pytorch":
         quantized = run("quantized", lambda: stages.quantize(work.job, checkpoint, work.resolved))
         engine = run("engine", lambda: nvidia.assemble(work))
-        run("repository", lambda: nvidia.render(work, engine, quantized))
-        return True, ()
-    if not dry_run and not _engine_is_there(work):
-        # Before the hour that quantizing takes, not after it.
-        require_builder(work.target.release)
-    exported = run("exported", lambda: nvidia.export(work))
-    exported_draft = run.maybe("exported draft", lambda: nvidia.export_draft(work))
-    engine = run("engine", lambda: nvidia.engines(work, exported, exported_draft))
-    run("repository", lambda: nvidia.render(work, engine, checkpoint))
-    return True, nvidia.command_lines(work, exported, exported_draft, engine)
+        repository = run("repository", lambda: nvidia.render(work, engine, quantized))
+    else:
+        if configs is None and not _engine_is_there(work):
+            # Before the hour that quantizing takes, not after it.
+            require_builder(work.target.release)
+        exported = run("exported", lambda: nvidia.export(work))
+        small = run.maybe("exported draft", lambda: nvidia.export_draft(work))
+        engine = run("engine", lambda: nvidia.engines(work, exported, small))
+        repository = run("repository", lambda: nvidia.render(work, engine, checkpoint))
+        commands = nvidia.command_lines(work, exported, small, engine)
+    texts = nvidia.preview(work, repository) if configs is not None else {}
+    return BuildResult(job.deployment, (), True, commands=commands, preview=texts)
 
 
 def _engine_is_there(work: NvidiaJob) -> bool:

@@ -193,6 +193,17 @@ def command_lines(
     return tuple(map(str, _commands(work, paths)))
 
 
+def preview(work: NvidiaJob, repository: Artifact) -> dict[str, str]:
+    """The texts of the repository that :func:`render` makes, by their place."""
+    from toolkit.repository.nvidia import preview_nvidia
+
+    arch = replace(work.arch, quantization=None)
+    place = repository.path / stages.REPOSITORY
+    return preview_nvidia(
+        work.deployment, arch, place, draft=work.draft_arch, kv_tokens=work.kv_tokens
+    )
+
+
 def _commands(work: NvidiaJob, paths: BuildPaths) -> list[tensorrt.Command]:
     return build_commands(
         work.deployment, work.arch, work.target.release, resolved=work.resolved, paths=paths
