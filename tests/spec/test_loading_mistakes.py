@@ -626,3 +626,13 @@ def test_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
         lines.append(f"{name}: &{name} [{', '.join([f'*{above}'] * 10)}]")
     error = refused(tmp_path / "deploy.yaml", HEAD + "\n".join(lines))
     assert error.message == "more than 20000 values"
+
+
+def test_variable_with_one_underscore_is_no_override(tmp_path: Path) -> None:
+    file = tmp_path / "d.yaml"
+    file.write_text("name: chat\nmodel: {source: ./m}\n")
+    wrong = {"TOOLKIT_ENGINE__KV_CACHE__REUSE": "false"}
+    with pytest.raises(SpecError) as caught:
+        load(file, environ=wrong)
+    assert "TOOLKIT__ENGINE__KV_CACHE__REUSE" in str(caught.value.hint)
+    load(file, environ={"TOOLKIT_WORKSPACE": "x", "TOOLKIT_OTHER__THING": "y"})

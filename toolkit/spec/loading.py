@@ -16,7 +16,7 @@ from toolkit.spec.document import Json, MappingNode, Node, ScalarNode, parse, pl
 from toolkit.spec.explain import explain
 from toolkit.spec.gateway import Gateway, Tls
 from toolkit.spec.models import Deployment
-from toolkit.spec.overrides import apply, from_environment, from_flags
+from toolkit.spec.overrides import apply, from_environment, from_flags, refuse_near_misses
 from toolkit.spec.problems import Place, Problem, refuse_all
 from toolkit.spec.speculation import DraftModel, Eagle, Eagle3, Medusa
 
@@ -128,6 +128,7 @@ def load(
             where=str(root.place),
             hint="toolkit init --model SOURCE writes one to start from",
         )
+    refuse_near_misses(environ, Deployment.model_fields)
     root = apply(root, [*from_environment(environ), *from_flags(overrides)])
     return LoadedDeployment(validate(root), path, _mapping(root))
 

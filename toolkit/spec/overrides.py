@@ -28,13 +28,15 @@ class Override:
     place: Place
 
 
-def from_flags(flags: Iterable[str]) -> list[Override]:
+def from_flags(flags: Iterable[str], option: str = "--set") -> list[Override]:
     """The overrides of ``--set`` flags, each ``a.b=value`` or ``a.b[0]=value``, value in YAML.
+
+    ``option`` is what they are called in errors.
 
     Raises:
         SpecError: one is not of that form, or its value is not YAML.
     """
-    return [_from_flag(flag) for flag in flags]
+    return [_from_flag(flag, option) for flag in flags]
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Override]:
@@ -49,6 +51,23 @@ def from_environment(environ: Mapping[str, str]) -> list[Override]:
     return sorted(found, key=lambda override: (len(override.path), override.place.label))
 
 
+def refuse_near_misses(environ: Iterable[str], sections: Iterable[str]) -> None:
+    """Variables that were meant as overrides of ``sections`` and would be heeded by nobody.
+
+    Raises:
+        SpecError: one has a single underscore after ``TOOLKIT``.
+    """
+    known = {section.upper() for section in sections}
+    for name in environ:
+        section, separator, _ = name.removeprefix("TOOLKIT_").partition("__")
+        if name.startswith("TOOLKIT_") and separator and section in known:
+            raise SpecError(
+                "this variable would override nothing",
+                where=f"environment variable {name}",
+                hint=f"two underscores after TOOLKIT: {PREFIX}{name.removeprefix('TOOLKIT_')}",
+            )
+
+
 def apply(root: Node, overrides: Iterable[Override]) -> Node:
     """``root`` with the overrides laid over it in order; missing sections are added.
 
@@ -60,15 +79,17 @@ def apply(root: Node, overrides: Iterable[Override]) -> Node:
     return root
 
 
-def _from_flag(flag: str) -> Override:
+def _from_flag(flag: str, option: str) -> Override:
     name, equals, text = flag.partition("=")
     name = name.strip()
-    label = f"--set {_short(flag)}"
+    label = f"{option} {_short(flag)}"
     if not equals or not _PATH.fullmatch(name):
         raise SpecError(
             "an override is a dotted field, = and a value",
             where=label,
-            hint="write it like --set engine.limits.max_batch_size=32 or --set 'serving.gpus[0]=1'",
+            hint=f"write it like {option} field.of.section=32 or {option} 'field.list[0]=1'"
+            if option != "--set"
+            else "write it like --set engine.limits.max_batch_size=32 or --set 'serving.gpus[0]=1'",
         )
     path = tuple(int(step[1]) if step[1] else step[0] for step in _STEP.finditer(name))
     return Override(path, parse_value(text, label), Place(label))
