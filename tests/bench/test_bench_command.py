@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deployed_state import deployed
 from grpc_double import error, response, serving
 
 from toolkit.bench.files import read_report
@@ -137,24 +138,79 @@ def test_the_slo_gate(port: int) -> None:
     assert bench(port, *gate) == 2
 
 
-def test_a_deployment_file_gives_name_targets_and_place(
-    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def chat(port: int, tmp_path: Path) -> Path:
+    """A deployment file whose server runs, as its workspace says."""
     file = tmp_path / "chat.yaml"
     file.write_text(
         "name: chat\nmodel: {source: ./m}\n"
-        f"serving: {{ports: {{grpc: {port}}}}}\n"
+        "engine: {limits: {max_input_len: 300, max_seq_len: 400}}\n"
         "scheduling: {classes: {quick: {ttft_ms: 60000}, lazy: {ttft_ms: 0.001}}}\n"
     )
+    deployed(tmp_path / ".toolkit", "chat", grpc=port)
+    return file
+
+
+def test_a_deployment_file_gives_name_targets_and_place(
+    chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("--concurrency", "1", "--fail-below-slo", "0.9")
-    assert run(["bench", str(file), *SHORT, *arguments]) == 0
-    (folder,) = (tmp_path / ".toolkit" / "bench").iterdir()
-    assert str(folder) in capsys.readouterr().out
+    assert run(["bench", str(chat), *SHORT, *arguments]) == 0
+    (folder,) = (chat.parent / ".toolkit" / "bench").iterdir()
+    printed = capsys.readouterr().out
+    assert str(folder) in printed
+    assert "in SLO (quick): within TTFT 60000 ms" in printed
     report = read_report(folder)
     assert report.target.name == "chat"
     assert report.objectives[""].ttft_ms == 60000
     lazy = ("--with", "workload.request_class=lazy")
-    assert run(["bench", str(file), *SHORT, *arguments, *lazy]) == 5
+    assert run(["bench", str(chat), *SHORT, *arguments, *lazy]) == 5
+
+
+def test_what_was_not_deployed_here_is_not_measured(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "chat.yaml"
+    file.write_text(f"name: chat\nmodel: {{source: ./m}}\nserving: {{ports: {{grpc: {port}}}}}\n")
+    assert run(["bench", str(file), *SHORT]) == 6
+    assert f"--url grpc://127.0.0.1:{port}" in capsys.readouterr().err
+    assert run(["bench", str(file), *SHORT, "--url", f"localhost:{port}"]) == 0
+
+
+def test_another_build_of_the_name_is_noted(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(expected: str | None) -> bool:
+        monkeypatch.setattr("toolkit.pipeline.expected.expected_digest", lambda *_: expected)
+        output = chat.parent / f"out-{expected}"
+        arguments = ("--concurrency", "1", "--output", str(output))
+        assert run(["bench", str(chat), *SHORT, *arguments]) == 0
+        return any("another file" in note for note in read_report(output).notes)
+
+    assert not noted("served")
+    assert not noted(None)
+    assert noted("other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--prompt-tokens", "301"), "max_input_len (300)"),
+        (("--with", "concurency=3"), "--with concurency=3"),
+        (("--concurrency", "zero"), "--concurrency"),
+        (("--output", "chat.yaml"), "there is a file"),
+        (("--scenario", "none-such"), "no scenario"),
+    ],
+)
+def test_arguments_are_checked_before_the_server_is_asked(
+    chat: Path,
+    arguments: tuple[str, ...],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(chat.parent)
+    deployed(chat.parent / ".toolkit", "chat", grpc=1)  # nobody listens there
+    assert run(["bench", str(chat), *SHORT, *arguments]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_ctrl_c_writes_what_was_measured(port: int, tmp_path: Path) -> None:

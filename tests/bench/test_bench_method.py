@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deployed_state import deployed
 from test_bench_load import PROMPTS, Engine
 from test_bench_metrics import record, total, window
 
@@ -23,7 +24,7 @@ from toolkit.bench.triton_grpc import TritonGrpcTarget
 from toolkit.bench.triton_http import TritonHttpTarget
 from toolkit.bench.vocabulary import Tokens
 from toolkit.bench.workload import Material
-from toolkit.spec.models import Deployment, ModelSource, Serving
+from toolkit.spec.models import Deployment, ModelSource
 
 
 def test_warm_up_that_is_interrupted_is_not_taken_for_the_measurement() -> None:
@@ -168,14 +169,10 @@ def test_headers_may_have_any_space_before_their_value(head: str) -> None:
     assert (got.body, got.ends) == (b"hi", [(200, "")])
 
 
-def test_an_address_of_ipv6_is_bracketed_wherever_a_port_follows() -> None:
-    ports = {"ports": {"http": 8000, "grpc": 8001, "metrics": 8002}}
-    deployment = Deployment(
-        name="six",
-        model=ModelSource(source="./m"),
-        serving=Serving.model_validate({"host": "::1", **ports}),
-    )
-    found = find_deployed(deployment, Path("/nonexistent"))
+def test_an_address_of_ipv6_is_bracketed_wherever_a_port_follows(tmp_path: Path) -> None:
+    deployment = Deployment(name="six", model=ModelSource(source="./m"))
+    deployed(tmp_path, "six", host="::1")
+    found = find_deployed(deployment, tmp_path)
     assert (found.grpc_url, found.http_url) == ("grpc://[::1]:8001", "http://[::1]:8000")
 
 

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from toolkit.bench.target import Target
 from toolkit.errors import ServerError, SpecError, UnsupportedError
-from toolkit.serving.ports import Endpoints
-from toolkit.serving.state import ENDED, RunDirectory
+from toolkit.serving.state import RunDirectory
 from toolkit.spec.models import Deployment
 
 Protocol = Literal["grpc", "http-stream", "http", "openai"]
@@ -21,13 +20,14 @@ class Deployed:
     """A deployment's running server, as clients on this machine reach it.
 
     ``tokenizer`` is the folder that holds the deployment's ``tokenizer.json``, if it is known;
-    ``gateway_url`` is empty where no gateway was started with it.
+    ``gateway_url`` is empty where no gateway was started with it. ``digest`` names what it serves.
     """
 
     grpc_url: str
     http_url: str
     tokenizer: Path | None
     gateway_url: str = ""
+    digest: str = ""
 
     def url(self, protocol: Protocol | None) -> str:
         """Where it is asked over ``protocol``.
@@ -49,21 +49,15 @@ class Deployed:
 def find_deployed(deployment: Deployment, root: Path) -> Deployed:
     """Where the server of ``deployment`` runs, by its state below the workspace ``root``.
 
-    Without a state the deployment's own host and ports are taken: it may have been launched
-    by other means.
+    Whatever else listens on the deployment's ports is not taken for it: figures of another
+    server would bear its name.
 
     Raises:
-        ServerError: it was stopped or has failed, or its ports are unknown.
+        ServerError: it was not deployed there, was stopped or has failed.
     """
     state = RunDirectory(root, deployment.name).read()
-    if state is None or (state.status in ENDED and not state.http_port):
-        ports = deployment.serving.ports
-        if not (ports.grpc and ports.http):
-            raise _not_running(deployment.name)
-        ends = Endpoints(deployment.serving.host, ports.http, ports.grpc, ports.metrics)
-        return Deployed(f"grpc://{ends.grpc_url}", ends.http_url, None)
-    if not state.runs:
-        raise _not_running(deployment.name)
+    if state is None or not state.runs:
+        raise _not_running(deployment, root)
     found = next(Path(state.repository).rglob("tokenizer.json"), None)
     ends = state.endpoints
     return Deployed(
@@ -71,6 +65,7 @@ def find_deployed(deployment: Deployment, root: Path) -> Deployed:
         ends.http_url,
         found.parent if found else None,
         state.companion_url,
+        state.repository_digest,
     )
 
 
@@ -120,8 +115,11 @@ def _address(url: str, protocol: Protocol | None) -> tuple[str, str, int]:
     return parts.scheme, host, port
 
 
-def _not_running(name: str) -> ServerError:
+def _not_running(deployment: Deployment, root: Path) -> ServerError:
+    ports = deployment.serving.ports
+    url = f"grpc://{deployment.serving.host}:{ports.grpc or 'PORT'}"
     return ServerError(
-        f"{name} is not running",
-        hint="start it with `toolkit deploy FILE`, or pass --url",
+        f"{deployment.name} is not running",
+        where=str(root),
+        hint=f"start it with `toolkit deploy FILE`; one launched by other means: --url {url}",
     )

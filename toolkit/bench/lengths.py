@@ -19,6 +19,11 @@ class Fixed(Section):
     distribution: Literal["fixed"] = "fixed"
     tokens: Count
 
+    @property
+    def least(self) -> int:
+        """No draw is below."""
+        return self.tokens
+
     def draw(self, dice: random.Random) -> int:
         """The length."""
         return self.tokens
@@ -37,6 +42,11 @@ class _Bounded(Section):
                 hint="swap them",
             )
         return self
+
+    @property
+    def least(self) -> int:
+        """No draw is below."""
+        return self.min
 
     def _clip(self, value: float) -> int:
         return max(self.min, min(self.max, round(value)))
@@ -76,6 +86,11 @@ class Uniform(Section):
     distribution: Literal["uniform"]
     low: Count
     high: Count
+
+    @property
+    def least(self) -> int:
+        """No draw is below."""
+        return self.low
 
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:

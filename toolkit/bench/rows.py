@@ -107,7 +107,9 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
+    if size >= 1:
+        return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.1 or not size else f"{value:.3g}"
 
 
 def _workload(report: BenchReport) -> str:

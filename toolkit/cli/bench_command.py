@@ -22,6 +22,7 @@ from toolkit.spec.overrides import Override, from_flags
 from toolkit.spec.problems import Place
 
 if TYPE_CHECKING:
+    from toolkit.bench.scenario import Scenario
     from toolkit.spec.models import Deployment
 
 INTERRUPTED = 130
@@ -71,7 +72,10 @@ def bench_command(
         str | None, typer.Option(help="poisson, constant or burst.", rich_help_panel=LOAD)
     ] = None,
     duration: Annotated[
-        str | None, typer.Option(help="Measured time of each load.", rich_help_panel=LOAD)
+        str | None,
+        typer.Option(
+            help="Measured time of each load: 30s, 5m; a number is seconds.", rich_help_panel=LOAD
+        ),
     ] = None,
     warmup: Annotated[
         str | None, typer.Option(help="Time of load before that.", rich_help_panel=LOAD)
@@ -140,6 +144,8 @@ def bench_command(
     FILE names a deployment that runs; --url and --model name any Triton. Ctrl-C ends early and
     still writes what was measured.
     """
+    from toolkit.bench.scenario import load_scenario
+
     changes = [
         *_load_changes(concurrency, rate, arrivals),
         *_change("--duration", "stop.duration", duration),
@@ -151,10 +157,16 @@ def bench_command(
         *_change("--output-tokens", "workload.output_tokens", output_tokens),
         *_change("--slo-ttft-ms", "slo.ttft_ms", slo_ttft_ms),
         *_change("--slo-itl-ms", "slo.itl_ms", slo_itl_ms),
-        *from_flags(with_ or ()),
+        *from_flags(with_ or (), "--with"),
     ]
+    # What can be wrong with the arguments comes before the server and long before the load.
+    planned = load_scenario(scenario, changes)
+    _check_output(output)
     place = _place(file, url, model, protocol, set_ or [], workspace)
-    report = _measure(place, scenario, changes, tokenizer or place.tokenizer, timeout, quiet)
+    _check_lengths(planned, place.max_input_len)
+    title = f"{place.model}: {Path(scenario).stem}"
+    report = _measure(place, planned, title, tokenizer or place.tokenizer, timeout, quiet)
+    report = report.model_copy(update={"notes": (*place.notes, *report.notes)})
     folder = output or place.default_output
     _show(report, folder, json)
     _judge(report, fail_on_errors, fail_below_slo)
@@ -170,6 +182,8 @@ class _Place:
     tokenizer: Path | None
     objectives: dict[str, Any]
     default_output: Path | None
+    max_input_len: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _place(
@@ -194,7 +208,8 @@ def _place(
         if url is None or model is None:
             raise SpecError("give a deployment FILE, or --url and --model")
         return _Place(url, model, protocol, None, {}, None)
-    deployment = load(file, overrides=overrides).deployment
+    loaded = load(file, overrides=overrides)
+    deployment = loaded.deployment
     root = workspace or default_root(file)
     found = None if url else find_deployed(deployment, root)
     address = found.url(cast("Any", protocol)) if found else url or ""
@@ -206,7 +221,41 @@ def _place(
         found.tokenizer if found else None,
         _objectives(deployment),
         root / "bench" / f"{deployment.name}-{stamp}",
+        deployment.engine.limits.max_input_len,
+        _doubts(loaded.resolved(), root, found.digest) if found else (),
     )
+
+
+def _doubts(deployment: Deployment, root: Path, digest: str) -> tuple[str, ...]:
+    from toolkit.pipeline.expected import is_another_build
+    from toolkit.workspace import Workspace
+
+    if not is_another_build(deployment, Workspace(root), digest):
+        return ()
+    return (
+        f"the {deployment.name} that was measured was built from another file or with other "
+        "settings; toolkit deploy FILE --replace brings up this one",
+    )
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and output.exists() and not output.is_dir():
+        raise SpecError(
+            "there is a file in the place of the report's directory",
+            where=f"--output {output}",
+            hint="name a directory; report.json, .md and .html go into it",
+        )
+
+
+def _check_lengths(scenario: Scenario, most: int | None) -> None:
+    """Every request would be refused, one after the other."""
+    lengths = getattr(scenario.workload, "prompt_tokens", None)
+    if most is not None and lengths is not None and lengths.least > most:
+        raise SpecError(
+            f"no prompt of {lengths.least} tokens fits engine.limits.max_input_len ({most})",
+            where="--prompt-tokens",
+            hint=f"measure with {most} or fewer",
+        )
 
 
 def _objectives(deployment: Deployment) -> dict[str, Any]:
@@ -222,8 +271,8 @@ def _objectives(deployment: Deployment) -> dict[str, Any]:
 
 def _measure(
     place: _Place,
-    scenario_name: str,
-    changes: list[Override],
+    scenario: Scenario,
+    title: str,
     tokenizer: Path | None,
     timeout: float,
     quiet: bool,
@@ -232,11 +281,9 @@ def _measure(
     from toolkit.bench.endpoint import target_at
     from toolkit.bench.records import Sampling
     from toolkit.bench.runner import Options, run
-    from toolkit.bench.scenario import load_scenario
     from toolkit.bench.vocabulary import Tokens, Words
     from toolkit.bench.workload import Material
 
-    scenario = load_scenario(scenario_name, changes)
     target = target_at(place.url, place.model, place.protocol, timeout=timeout)
     options = Options(
         stop=scenario.stop,
@@ -245,7 +292,7 @@ def _measure(
         objectives={"": scenario.slo} if scenario.slo else place.objectives,
         sampling=Sampling(**scenario.sampling.model_dump()),
         material=Material(Tokens(tokenizer) if tokenizer else Words(), chat_format(tokenizer)),
-        title=f"{place.model}: {Path(scenario_name).stem}",
+        title=title,
     )
     # Plain lines, no bars: a bar is redrawn ten times a second by the process that measures.
     progress = Silent() if quiet else PlainLines(sys.stderr)
@@ -266,6 +313,11 @@ def _show(report: Any, folder: Path | None, as_json: bool) -> None:
     print_table(f"{report.title}{partial}", table.columns, table.rows, right=right)
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
+    for name, objective in report.objectives.items():
+        limits = objective.model_dump(exclude_none=True)
+        if "in SLO" in table.columns and limits:
+            parts = (f"{key.removesuffix('_ms').upper()} {v:g} ms" for key, v in limits.items())
+            typer.echo(f"in SLO{f' ({name})' if name else ''}: within {', '.join(parts)}")
     if written:
         typer.echo(f"report: {written[-1]}")
 
