@@ -380,6 +380,13 @@ CASES: dict[str, Case] = {
     "reduce fusion on one GPU": engine_case(
         "engine.tensorrt.reduce_fusion", tensorrt={"reduce_fusion": True}
     ),
+    "reduce fusion with EAGLE": engine_case(
+        "engine.tensorrt.reduce_fusion",
+        parallelism=TWO,
+        limits={"max_batch_size": 8},
+        speculation={"method": "eagle", "source": "./e"},
+        tensorrt={"reduce_fusion": True},
+    ),
     "user buffers without fp8": engine_case(
         "engine.tensorrt.user_buffer",
         parallelism=TWO,

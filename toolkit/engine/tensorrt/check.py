@@ -235,11 +235,13 @@ def _check_kernels(
     release: Release,
 ) -> None:
     chosen, weights = engine.tensorrt, quantization.weights
-    if chosen.reduce_fusion and (engine.parallelism.tensor == 1 or arch.family != "llama"):
+    # A target with EAGLE heads is an architecture of its own to the builder.
+    plain = arch.family == "llama" and not isinstance(engine.speculation, Eagle)
+    if chosen.reduce_fusion and (engine.parallelism.tensor == 1 or not plain):
         raise refusal(
             "engine.tensorrt.reduce_fusion",
             "it fuses the all-reduce of llama models, and trtllm-build would turn it off",
-            "raise engine.parallelism.tensor of a llama model, or remove it",
+            "raise engine.parallelism.tensor of a llama model without EAGLE, or remove it",
         )
     needs = {
         "user_buffer": chosen.user_buffer and weights != "fp8",
