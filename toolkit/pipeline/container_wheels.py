@@ -31,6 +31,12 @@ REQUIRED = (
     "safetensors",
     "tokenizers",
     "ml-dtypes",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "orjson",
+    "prometheus-client",
 )
 """The package's own dependencies, as pyproject.toml declares them."""
 
