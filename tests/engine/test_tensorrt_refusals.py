@@ -316,6 +316,12 @@ CASES: dict[str, Case] = {
         {"limits": {"max_batch_size": 8}, "speculation": {"method": "eagle", "source": "./e"}},
         formats("fp8"),
     ),
+    "grammars beside drafts in 1.0": Case(
+        "engine.guided_decoding",
+        engine={"speculation": NGRAM, "guided_decoding": "xgrammar"},
+        release="1.0.0",
+        hint="newer",
+    ),
     "overlap beside a draft model": Case(
         "engine.pytorch.overlap_scheduler",
         engine={"pytorch": {"overlap_scheduler": True}, "speculation": DRAFT},

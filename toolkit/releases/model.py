@@ -77,6 +77,7 @@ class SpeculationMethod(Entry):
         conversion: From the deployment file's field to the option of convert_checkpoint.py
             (``tensorrt``).
         requires: Other settings that it does not work without, by the runtime's name.
+        clashes_with: Fields of the deployment file that are refused beside it.
     """
 
     name: str
@@ -88,6 +89,7 @@ class SpeculationMethod(Entry):
     terms: dict[str, str]
     conversion: dict[str, str] = Field(default_factory=dict)
     requires: dict[str, str] = Field(default_factory=dict)
+    clashes_with: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

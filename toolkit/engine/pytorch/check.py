@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.engine.nvidia.checks import check_common
+from toolkit.engine.nvidia.naming import is_default
 from toolkit.engine.nvidia.refusal import refusal
 from toolkit.engine.nvidia.target import NvidiaRuntime, Target
 from toolkit.engine.pytorch.arguments import ModelPaths, llm_arguments
@@ -44,6 +45,7 @@ def check(
     _check_only_tensorrt(engine)
     _check_graphs(engine)
     _check_overlap(engine, release)
+    _check_beside(engine, release)
     resolved = _resolved(settled, arch, engine)
     # Every remaining refusal is a field that the release's table does not have.
     llm_arguments(engine, resolved, arch, release, paths=ModelPaths())
@@ -105,3 +107,16 @@ def _check_overlap(engine: Engine, release: Release) -> None:
             f"{chosen.method} does not run beside it in {release.title}",
             "remove it",
         )
+
+
+def _check_beside(engine: Engine, release: Release) -> None:
+    chosen = engine.speculation
+    if chosen is None:
+        return
+    for field in release.speculation(chosen.method, _RUNTIME).clashes_with:
+        if not is_default(engine, field):
+            raise refusal(
+                field,
+                f"{release.title} does not serve it beside {chosen.method}",
+                "remove one of the two, or choose a newer engine.release",
+            )
