@@ -80,7 +80,7 @@ class _Plain:
     def __init__(self, service: Service, ready: Callable[[], bool], *, keys: bool) -> None:
         self._service = service
         self._ready = ready
-        self._document = orjson.dumps(document(__version__, keys=keys))
+        self._document = orjson.dumps(document(__version__, sorted(service.models), keys=keys))
 
     async def models(self, exchange: Exchange) -> None:
         self._service.admission.authenticate(exchange.headers)

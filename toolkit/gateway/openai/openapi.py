@@ -52,21 +52,15 @@ _READING = ("401", "404")
 _REQUEST_ID = {
     "name": "x-request-id",
     "in": "header",
-    "description": "Comes back with the answer; made up if absent or malformed.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "description": "Comes back with the answer; another is made up unless it is 1 to 128"
+    " letters, digits, dots, colons, dashes or underscores.",
+    "schema": {"type": "string"},
 }
 _CLASS = {
     "name": HEADER,
     "in": "header",
     "description": "A request class of the deployment; service_tier goes before it.",
     "schema": {"type": "string"},
-}
-_MODEL = {
-    "name": "model",
-    "in": "path",
-    "required": True,
-    "description": "The model's name.",
-    "schema": {"type": "string", "minLength": 1},
 }
 _ANSWER_HEADERS = {"x-request-id": {"description": "Of the request.", "schema": {"type": "string"}}}
 _RETRY_HEADERS = {
@@ -75,21 +69,29 @@ _RETRY_HEADERS = {
 }
 
 
-def document(version: str, *, keys: bool) -> dict[str, Any]:
-    """The whole document; ``keys`` says whether callers have to show one."""
+def document(version: str, models: Sequence[str], *, keys: bool) -> dict[str, Any]:
+    """The whole document.
+
+    Args:
+        version: Of the toolkit.
+        models: Names of those that are served.
+        keys: Whether callers have to show one.
+    """
     answers = [(model, "serialization") for model in _ANSWERS]
     requests = [(model, "validation") for model in _REQUESTS]
     _, schemas = models_json_schema([*requests, *answers], ref_template=_REF)  # type: ignore[list-item]
     components: dict[str, Any] = {"schemas": schemas["$defs"]}
+    for request in _REQUESTS:
+        components["schemas"][request.__name__]["properties"]["model"]["enum"] = list(models)
     whole: dict[str, Any] = {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {
             "title": "Gateway",
             "version": version,
             "description": "OpenAI-compatible API. Fields that it does not know are ignored;"
             " known ones that it cannot keep are refused by name.",
         },
-        "paths": _paths(),
+        "paths": _paths(models),
         "components": components,
     }
     if keys:
@@ -101,11 +103,18 @@ def document(version: str, *, keys: bool) -> dict[str, Any]:
     return whole
 
 
-def _paths() -> dict[str, Any]:
+def _paths(models: Sequence[str]) -> dict[str, Any]:
+    model = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "The model's name.",
+        "schema": {"type": "string", "enum": list(models)},
+    }
     return {
         "/v1/models": {"get": _get("listModels", "All models.", ModelList, _READING[:1])},
         "/v1/models/{model}": {
-            "get": _get("retrieveModel", "One model.", ModelCard, _READING, (_MODEL,))
+            "get": _get("retrieveModel", "One model.", ModelCard, _READING, (model,))
         },
         "/v1/chat/completions": {
             "post": _post(
@@ -161,10 +170,7 @@ def _post(
     chunk: type[BaseModel],
 ) -> dict[str, Any]:
     found = _response("The answer, or with `stream` its events up to `[DONE]`.", answer)
-    found["content"]["text/event-stream"] = {
-        "schema": {"type": "string"},
-        "x-event-schema": _schema(chunk),
-    }
+    found["content"]["text/event-stream"] = {"itemSchema": _event(chunk)}
     return {
         "operationId": name,
         "summary": summary,
@@ -177,6 +183,24 @@ def _post(
     }
 
 
+def _event(chunk: type[BaseModel]) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 describes those; the last one says ``[DONE]``."""
+    told = {"anyOf": [_schema(chunk), _schema(ErrorBody)]}
+    return {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "string",
+                "anyOf": [
+                    {"const": "[DONE]"},
+                    {"contentMediaType": "application/json", "contentSchema": told},
+                ],
+            }
+        },
+    }
+
+
 def _self() -> dict[str, Any]:
     return {
         "operationId": "openapi",
@@ -184,7 +208,7 @@ def _self() -> dict[str, Any]:
         "parameters": [_REQUEST_ID],
         "responses": {
             "200": {
-                "description": "OpenAPI 3.1.",
+                "description": "OpenAPI 3.2.",
                 "headers": _ANSWER_HEADERS,
                 "content": {"application/json": {"schema": {"type": "object"}}},
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from toolkit.gateway.openai.exchange import ClientGone, Send
@@ -52,15 +52,13 @@ class Outlet:
 
     def message(self, message: dict[str, Any]) -> None:
         """Send any ASGI message; only while :attr:`ready`."""
-        coroutine = self._send(message)
-        assert isinstance(coroutine, types.CoroutineType)
-        try:
-            first = coroutine.send(None)
-        except StopIteration:
+        sending = self._send(message).__await__()
+        first = _step(next, sending)
+        if first is _ENDED:
             return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._stall_timeout, self._stalled)
-        self._waiting = loop.create_task(_rest(coroutine, first))
+        self._waiting = loop.create_task(_resumed(sending, first))
         self._waiting.add_done_callback(self._sent)
 
     async def drained(self) -> None:
@@ -105,27 +103,30 @@ class Outlet:
         self._on_stuck(error)
 
 
+async def _resumed(sending: Generator[Any, Any, None], waits_for: Any) -> None:
+    await _rest(sending, waits_for)
+
+
 @types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that was begun outside a task, to be run in one.
+def _rest(sending: Generator[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """What is left of a call that was begun outside a task, to be run in one.
 
     Python 3.12's eager tasks do the same; older versions have none.
     """
-    while True:
+    while waits_for is not _ENDED:
         try:
             value = yield waits_for
         except BaseException as error:
-            waits_for = _step(coroutine.throw, error)
+            waits_for = _step(sending.throw, error)
         else:
-            waits_for = _step(coroutine.send, value)
-        if waits_for is _ENDED:
-            return
+            waits_for = _step(sending.send, value)
 
 
 _ENDED = object()
 
 
 def _step(resume: Callable[[Any], Any], value: Any) -> Any:
+    """What the call waits for next, or that it has ended."""
     try:
         return resume(value)
     except StopIteration:

@@ -98,9 +98,10 @@ class ChatCompletionRequest(GenerationRequest):
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+PromptText = Annotated[str, Field(min_length=1)]
 Prompt = (
-    str
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+    PromptText
+    | Annotated[list[PromptText], Field(min_length=1, max_length=MAX_PROMPTS)]
     | Annotated[list[TokenId], Field(min_length=1)]
     | Annotated[
         list[Annotated[list[TokenId], Field(min_length=1)]],
