@@ -40,19 +40,41 @@ def test_inspect_as_json_and_as_a_table(
     assert "BF16" in table
 
 
-def test_verify_lists_every_fault_and_exits_with_2(
+def test_verify_lists_every_fault_and_exits_with_5(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert toolkit("verify", checkpoint, "--deep", "-q") == 0
     assert "sound" in capsys.readouterr().out
     (checkpoint / "tokenizer.json").unlink()
     (checkpoint / WEIGHTS).write_bytes((checkpoint / WEIGHTS).read_bytes()[:-9])
-    assert toolkit("verify", checkpoint, "-q", "--json") == 2
+    assert toolkit("verify", checkpoint, "-q", "--json") == 5
     output = capsys.readouterr()
     messages = [problem["message"] for problem in json.loads(output.out)["problems"]]
     assert any("truncated" in message for message in messages)
     assert any("no tokenizer" in message for message in messages)
     assert "Traceback" not in output.err
+    assert toolkit("inspect", checkpoint) == 5
+    assert toolkit("verify", checkpoint / "nowhere") == 2
+    assert toolkit("inspect", checkpoint / "nowhere") == 2
+
+
+def test_archives_are_kept_and_told_from_other_files(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "a.tar"
+    work = ("--workspace", tmp_path / "ws", "-q")
+    assert toolkit("pack", checkpoint, archive, *work) == 0
+    assert toolkit("pack", checkpoint, archive, *work) == 2
+    assert "--force" in capsys.readouterr().err
+    assert toolkit("pack", checkpoint, archive, *work, "--force") == 0
+    other = tmp_path / "deploy.yaml"
+    other.write_text("name: chat\n" * 100)
+    assert toolkit("unpack", other, tmp_path / "there") == 2
+    assert "no archive" in capsys.readouterr().err
+    assert toolkit("unpack", tmp_path / "nope.tar", tmp_path / "there") == 2
+    assert "toolkit checkpoint pack" in capsys.readouterr().err
+    assert toolkit("unpack", archive, checkpoint) == 2
+    assert "hint" in capsys.readouterr().err
 
 
 def test_pack_and_unpack(

@@ -31,6 +31,8 @@ from toolkit.workspace.manifest import read_manifest
 
 _BLOCK = 1 << 20
 _LARGEST_RECORD = 16 << 20
+_PACKED_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+_TAR_MAGIC = slice(257, 262)
 _SUFFIXES = {".tar": "", ".tar.gz": "gz", ".tgz": "gz", ".tar.zst": "zst"}
 
 
@@ -44,18 +46,20 @@ class Packed:
     sha256: str
 
 
-def pack(directory: Path, out: Path, progress: Progress) -> Packed:
+def pack(directory: Path, out: Path, progress: Progress, *, force: bool = False) -> Packed:
     """Write the checkpoint in ``directory`` as the archive ``out``.
 
     The archive depends on the files' contents only, and never holds a pickle. ``out`` ends with
     .tar (weights hardly compress), .tar.gz or, from Python 3.14 on, .tar.zst.
 
     Raises:
-        SpecError: no sound checkpoint, or another suffix.
+        SpecError: no sound checkpoint, another suffix, or ``out`` is there and ``force`` is false.
         EnvironmentError_: no space, or no zstd in this Python.
         ValidationFailed: a file changed while it was packed.
     """
     mode = _compression(out)
+    if out.exists() and not force:
+        raise SpecError("the archive exists already", where=str(out), hint="--force replaces it")
     verify(directory, digests=False)
     names = members(directory)
     digests = DigestCache(directory).sha256(names, progress)
@@ -96,7 +100,11 @@ def unpack(archive: Path, out: Path, progress: Progress) -> CheckpointReport:
         EnvironmentError_: no space.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SpecError("the target is there already and not empty", where=str(out))
+        raise SpecError(
+            "the target is there already and not empty",
+            where=str(out),
+            hint="name a directory that is empty or not there yet",
+        )
     out = out.absolute()  # "." has no name of its own
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -146,12 +154,7 @@ def _record(archive: Path, tar: tarfile.TarFile) -> PackRecord:
     if first and first.name == PACK_RECORD and first.isreg() and first.size <= _LARGEST_RECORD:
         file = tar.extractfile(first)
     if file is None:
-        raise SpecError(
-            "this is no archive of a checkpoint",
-            where=str(archive),
-            hint="it is made by `toolkit checkpoint pack`; a plain tar of a directory is "
-            "unpacked by tar and used as a directory",
-        )
+        raise _no_archive(archive)
     try:
         record = PackRecord.model_validate_json(file.read())
     except ValidationError as error:
@@ -166,17 +169,30 @@ def _record(archive: Path, tar: tarfile.TarFile) -> PackRecord:
 @contextmanager
 def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with _opened(archive) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+        with _opened(archive) as file, tarfile.open(fileobj=_begun(file, archive)) as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise _tampered(archive, f"it is damaged or truncated: {error}") from error
+
+
+def _begun(file: IO[bytes], archive: Path) -> IO[bytes]:
+    """``file`` at its beginning, which is that of a tar or of what compresses one."""
+    head = file.read(_TAR_MAGIC.stop)
+    file.seek(0)
+    if not (head.startswith(_PACKED_MAGIC) or head[_TAR_MAGIC] == b"ustar"):
+        raise _no_archive(archive)
+    return file
 
 
 def _opened(archive: Path) -> IO[bytes]:
     try:
         return archive.open("rb")
     except FileNotFoundError:
-        raise SpecError("no such archive", where=str(archive)) from None
+        raise SpecError(
+            "no such archive",
+            where=str(archive),
+            hint="`toolkit checkpoint pack SOURCE ARCHIVE` makes one",
+        ) from None
     except OSError as error:
         raise SpecError(
             f"the archive cannot be read: {error.strerror}", where=str(archive)
@@ -234,6 +250,15 @@ def _origin(directory: Path) -> str:
     notes = manifest.notes if manifest else None
     source = notes.get("source") if isinstance(notes, dict) else None
     return source if isinstance(source, str) else directory.name
+
+
+def _no_archive(archive: Path) -> SpecError:
+    return SpecError(
+        "this is no archive of a checkpoint",
+        where=str(archive),
+        hint="it is made by `toolkit checkpoint pack`; a plain tar of a directory is "
+        "unpacked by tar and used as a directory",
+    )
 
 
 def _tampered(archive: Path, what: str) -> ValidationFailed:

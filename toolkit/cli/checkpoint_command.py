@@ -85,9 +85,15 @@ def inspect(
 ) -> None:
     """Show architecture, parameters, bytes by type and KV-cache bytes per token."""
     from toolkit.checkpoint import inspect as summarize
+    from toolkit.errors import SpecError, ValidationFailed
 
     if Path(source).expanduser().is_dir():
-        summary = summarize(Path(source).expanduser())
+        try:
+            summary = summarize(Path(source).expanduser())
+        except SpecError as error:  # the argument is right, what lies there is not
+            raise ValidationFailed(
+                error.message, where=error.where, hint=error.hint, details=error.details
+            ) from error
     else:
         with command_progress(quiet=quiet) as progress:
             artifact = _fetch(source, workspace, allow_pickle, offline, progress)
@@ -107,9 +113,9 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check that a checkpoint is whole, sound and safe; exit code 2 if it is not."""
+    """Check that a checkpoint is whole, sound and safe; exit code 5 if it is not."""
     from toolkit.checkpoint import examine
-    from toolkit.errors import SpecError
+    from toolkit.errors import ValidationFailed
 
     with command_progress(quiet=quiet) as progress:
         report = examine(directory, allow_pickle or (), deep=deep, progress=progress)
@@ -119,7 +125,7 @@ def verify(
         _print_report(report)
     if report.faults:
         first = report.faults[0]
-        raise SpecError(first.message, where=first.where, hint=first.hint)
+        raise ValidationFailed(first.message, where=first.where, hint=first.hint)
 
 
 def pack(
@@ -127,6 +133,7 @@ def pack(
     archive: Annotated[
         Path, typer.Argument(metavar="ARCHIVE", help="A .tar, .tar.gz or .tar.zst file to write.")
     ],
+    force: Annotated[bool, typer.Option("--force", help="Replace the archive.")] = False,
     workspace: DirOption = None,
     allow_pickle: PickleOption = None,
     offline: OfflineOption = False,
@@ -139,7 +146,7 @@ def pack(
 
     with command_progress(quiet=quiet) as progress:
         directory = _fetch(source, workspace, allow_pickle, offline, progress).path
-        packed = write_archive(directory, archive, progress)
+        packed = write_archive(directory, archive, progress, force=force)
     if json:
         print_json(
             {"path": str(packed.path), "files": packed.files, "size": packed.size,
@@ -194,7 +201,10 @@ def _print_summary(summary: CheckpointSummary) -> None:
         ("quantization", summary.quantization or "none"),
         ("layers", arch.num_layers),
         ("hidden size", arch.hidden_size),
-        ("attention heads", f"{arch.num_heads} of {arch.head_dim}, KV heads {arch.num_kv_heads}"),
+        (
+            "attention heads",
+            f"{arch.num_heads}, KV heads {arch.num_kv_heads}, head size {arch.head_dim}",
+        ),
         ("MLP width", arch.intermediate_size),
         ("vocabulary", arch.vocab_size),
         ("context", f"{arch.max_position} tokens"),
