@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,20 +60,34 @@ def sample_model(sample_checkpoint: Artifact) -> ServedModel:
 
 @pytest.fixture(scope="session", params=["stand-in", pytest.param("real", marks=pytest.mark.e2e)])
 def target(request: pytest.FixtureRequest, sample_model: ServedModel) -> Iterator[Target]:
-    """The API in front of a stand-in generator; of a real deployment with ``-m e2e``."""
-    if request.param == "real":
-        url = os.environ.get(REAL)
-        if not url:
-            url = request.getfixturevalue("running_server").companion_url
-        yield Target(url, "smollm2", 1792, 2048)
-        return
+    """The API in front of a stand-in generator, and in front of a real Triton."""
     from openai_stand_in import Talker, served_in_thread
 
     from toolkit.gateway.openai import create_app
 
-    app = create_app({sample_model.name: sample_model}, Talker(sample_model.vocabulary))
-    with served_in_thread(app) as port:
+    if request.param == "real" and REAL in os.environ:
+        yield Target(os.environ[REAL], "smollm2", 1792, 2048)
+        return
+    if request.param == "real":
+        app = _real(request)
+    else:
+        app = create_app({sample_model.name: sample_model}, Talker(sample_model.vocabulary))
+    with served_in_thread(app, lifespan="auto") as port:
         yield Target(f"http://127.0.0.1:{port}", sample_model.name, 1792, 2048)
+
+
+def _real(request: pytest.FixtureRequest) -> Any:
+    """The whole gateway's application, with the sample deployment's server behind it."""
+    from toolkit.gateway.plan import join, plan_model
+    from toolkit.gateway.server import Gateway
+
+    server = request.getfixturevalue("running_server")
+    build = request.getfixturevalue("fp8_build")
+    metrics = server.metrics_url.removesuffix("/metrics").rpartition(":")[2]
+    address = f"{server.grpc_url}/{metrics}"
+    tokenizer = request.getfixturevalue("sample_checkpoint").path
+    plan = plan_model(build.deployment, tokenizer, (address,))
+    return Gateway(join([plan], build.deployment.gateway)).app()
 
 
 @pytest.fixture(scope="session")

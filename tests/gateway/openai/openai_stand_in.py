@@ -149,10 +149,10 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
 
 
 @contextlib.contextmanager
-def served_in_thread(app: Any) -> Iterator[int]:
+def served_in_thread(app: Any, **options: Any) -> Iterator[int]:
     """The application under the real server in a thread: the port."""
     listener = _free_socket()
-    server = _server(app)
+    server = _server(app, **options)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
     )
