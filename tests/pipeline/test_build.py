@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli.app import run
-from toolkit.errors import EnvironmentError_, ValidationFailed
+from toolkit.errors import EnvironmentError_, UnsupportedError, ValidationFailed
 from toolkit.pipeline import BuildResult, build
 from toolkit.progress import Silent
 from toolkit.repository.findings import Finding
@@ -207,3 +207,24 @@ def _kill_after(command: list[str], seconds: float) -> None:
 def _complete(command: list[str]) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_cache_below_one_request_is_refused_like_in_a_plan(
+    store: Workspace, plain_build: BuildResult
+) -> None:
+    small = variant("engine.kv_cache.size=1MiB")
+    with pytest.raises(UnsupportedError, match="one request of max_seq_len"):
+        build(small, store, progress=Silent())
+
+
+def test_cache_above_this_machines_memory_is_told(
+    store: Workspace, plain_build: BuildResult
+) -> None:
+    told: list[str] = []
+
+    class Noting(Silent):
+        def note(self, message: str) -> None:
+            told.append(message)
+
+    build(variant("engine.kv_cache.size=4096GiB"), store, progress=Noting(), dry_run=True)
+    assert any("KV cache is cut from 4096.0" in line for line in told)

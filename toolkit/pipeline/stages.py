@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.checkpoint.architecture import Architecture
-from toolkit.errors import ValidationFailed
+from toolkit.errors import UnsupportedError, ValidationFailed
 from toolkit.pipeline.provenance import code_digest, tree_digest, versions
 from toolkit.progress import Progress
 from toolkit.quantize.check import ResolvedQuantization
@@ -28,6 +28,9 @@ BuiltRuntime = Literal["openvino", "tensorrt", "pytorch"]
 
 REPOSITORY = "repository"
 """The folder of a repository artifact that Triton is given; the manifest stays outside it."""
+
+_ANY_MACHINE = 2**60
+"""Bytes of memory, more than any machine has."""
 
 QUANTIZERS = ("nvidia-modelopt", "torch", "transformers")
 COMPILERS = ("openvino",)
@@ -59,9 +62,13 @@ def fetch_source(job: Job, source: ModelSource) -> Artifact:
 def check(job: Job, arch: Architecture) -> ResolvedQuantization:
     """Refuse in milliseconds what the CPU runtime cannot do; decide what was left open.
 
+    A KV cache below one request is refused; what this machine alone is too small for is only
+    told, because a deployment may be built for another one.
+
     Raises:
         SpecError, UnsupportedError: with what would work instead.
     """
+    from toolkit.capacity.host import fit_host
     from toolkit.engine.openvino import settings
     from toolkit.quantize.check import check
     from toolkit.quantize.draft import check_draft
@@ -71,7 +78,24 @@ def check(job: Job, arch: Architecture) -> ResolvedQuantization:
     speculation = engine.speculation
     if isinstance(speculation, DraftModel) and speculation.draft.derive_layers is not None:
         check_draft(arch, speculation.draft.derive_layers)
-    return check(arch, job.deployment.quantization, runtime="openvino")
+    resolved = check(arch, job.deployment.quantization, runtime="openvino")
+    try:
+        fit_host(engine, resolved, arch, available=_ANY_MACHINE)
+    except UnsupportedError as error:  # whose details are a sum for that machine
+        raise UnsupportedError(error.message, where=error.where, hint=error.hint) from None
+    _tell_fit(job, arch, resolved)
+    return resolved
+
+
+def _tell_fit(job: Job, arch: Architecture, resolved: ResolvedQuantization) -> None:
+    from toolkit.capacity.host import fit_host
+
+    try:
+        notes = fit_host(job.deployment.engine, resolved, arch).notes
+    except UnsupportedError as error:
+        notes = (f"it could not be served on this machine: {error.message}",)
+    for note in notes:
+        job.progress.note(note)
 
 
 def quantize(job: Job, checkpoint: Artifact, resolved: ResolvedQuantization) -> Artifact:
