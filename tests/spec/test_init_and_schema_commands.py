@@ -140,6 +140,39 @@ def test_a_local_model_is_written_as_the_file_sees_it(app: typer.Typer, folder: 
     assert load(folder / "deploy.yaml", environ={}).deployment.model.source == "./models/tiny"
 
 
+@pytest.mark.parametrize("source", ["sample:smollm2", "/nope", "./nope.gguf", "hf://x", "a/b"])
+def test_init_refuses_what_can_be_no_source(app: typer.Typer, folder: Path, source: str) -> None:
+    with pytest.raises(SpecError):
+        run(app, "init", "--model", source)
+    assert list(folder.iterdir()) == []
+
+
+def test_limits_stay_within_a_local_models_context(app: typer.Typer, folder: Path) -> None:
+    (folder / "m").mkdir()
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+    }
+    (folder / "m/config.json").write_text(json.dumps(config))
+    run(app, "init", "--model", "m")
+    limits = load(folder / "deploy.yaml", environ={}).deployment.engine.limits
+    assert (limits.max_seq_len, limits.max_input_len) == (512, 448)
+
+
+@pytest.mark.parametrize("gpu", ["v100", "T4"])
+def test_init_says_that_old_gpus_are_not_supported(app: typer.Typer, gpu: str) -> None:
+    with pytest.raises(SpecError, match="compute capability 7") as caught:
+        run(app, "init", "--model", SAMPLE, "--gpu", gpu)
+    assert "L4" in (caught.value.hint or "")
+    assert "H100" in (caught.value.hint or "")
+
+
 def test_init_tells_an_unknown_gpu(app: typer.Typer) -> None:
     with pytest.raises(SpecError) as caught:
         run(app, "init", "--model", SAMPLE, "--gpu", "H1000")

@@ -57,6 +57,24 @@ def fetch(
     raise _unknown(text, path)
 
 
+def check_source(text: str) -> Path | None:
+    """Refuse what can be no source, without network; the local directory or file if it is one.
+
+    Raises:
+        SpecError: there is no such sample, file or directory, or it is no name on the hub.
+    """
+    if text.startswith(hub.SCHEME):
+        hub.parse_reference(text)
+        return None
+    if text.startswith(SAMPLE):
+        find_sample(text)
+        return None
+    path = expanded(text)
+    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+        return path
+    raise _unknown(text, path)
+
+
 def _unknown(text: str, path: Path) -> SpecError:
     hint = "write hf://owner/name@revision, sample:smollm2-135m, a directory or a .gguf file"
     if path.is_file():

@@ -47,19 +47,36 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented deployment file for a model and a GPU."""
+    from toolkit.checkpoint.sources import check_source
     from toolkit.spec.gpus import find_gpu
-    from toolkit.spec.presets import choose, render
+    from toolkit.spec.presets import check_name, choose, render
     from toolkit.spec.writing import write_text
 
+    if not Path(model).exists():
+        check_name(model)
+    here = check_source(model)
     to_file = str(output) != "-"
     source = _seen_from(output, model) if to_file else model
     target = None if gpu.lower() == "cpu" else find_gpu(gpu)
-    text = render(choose(source, gpu=target, goal=goal.value, name=name), schema=schema)
+    text = render(
+        choose(source, gpu=target, goal=goal.value, name=name, context=_context(here)),
+        schema=schema,
+    )
     if not to_file:
         typer.echo(text, nl=False)
         return
     write_text(output, text, force=force)
     typer.echo(f"wrote {output}; next: toolkit build {output}")
+
+
+def _context(directory: Path | None) -> int | None:
+    """The longest sequence of a checkpoint that lies here."""
+    from toolkit.checkpoint import read_architecture
+    from toolkit.checkpoint.architecture import CONFIG
+
+    if directory is None or not (directory / CONFIG).is_file():
+        return None
+    return read_architecture(directory).max_position
 
 
 def _seen_from(output: Path, source: str) -> str:

@@ -70,6 +70,20 @@ GPUS = (
 )
 
 
+OLD = {
+    "p4": (6, 1),
+    "p40": (6, 1),
+    "p100": (6, 0),
+    "v100": (7, 0),
+    "titanv": (7, 0),
+    "t4": (7, 5),
+    "rtx2080": (7, 5),
+    "rtx2080ti": (7, 5),
+    "rtx6000": (7, 5),
+}
+"""GPUs that people still have and no release in the tables serves: Pascal, Volta, Turing."""
+
+
 def find_gpu(name: str) -> Gpu:
     """The GPU called ``name``, whatever its spelling: ``h100``, ``RTX-4090``, ``A100 80GB``.
 
@@ -81,6 +95,13 @@ def find_gpu(name: str) -> Gpu:
     if wanted in by_name:
         return by_name[wanted]
     several = [gpu.name for plain, gpu in by_name.items() if wanted and plain.startswith(wanted)]
+    if wanted in OLD:
+        major, minor = OLD[wanted]
+        raise SpecError(
+            f"{name} has compute capability {major}.{minor}, which is not supported",
+            where="--gpu",
+            hint=f"from 8.0 on: {', '.join(gpu.name for gpu in GPUS)}; or cpu",
+        )
     near = difflib.get_close_matches(wanted, by_name, n=1, cutoff=0.5)
     if several:
         hint = f"did you mean {' or '.join(several)}?"

@@ -39,19 +39,33 @@ class Preset:
     title: str
 
 
-def choose(source: str, *, gpu: Gpu | None, goal: Goal, name: str | None = None) -> Preset:
+def choose(
+    source: str,
+    *,
+    gpu: Gpu | None,
+    goal: Goal,
+    name: str | None = None,
+    context: int | None = None,
+) -> Preset:
     """The preset for a model, a GPU (None: the CPU runtime) and a goal.
+
+    ``context`` is the model's longest sequence in tokens, where it is known: no limit is above.
 
     Raises:
         SpecError: ``source`` is a bare hub name, or ``name`` cannot name a deployment.
     """
-    _check_source(source)
+    check_name(source)
     values: dict[str, Json] = {
         "name": name or name_from(source),
         "model.source": source,
         **(_on_gpu(gpu, goal) if gpu else _on_cpu(goal)),
         **_serving(gpu, goal),
     }
+    if context is not None:
+        longest = min(context, int(str(values["engine.limits.max_seq_len"])))
+        # An eighth at least stays for the answer.
+        most = min(int(str(values["engine.limits.max_input_len"])), max(1, longest * 7 // 8))
+        values |= {"engine.limits.max_seq_len": longest, "engine.limits.max_input_len": most}
     where = f"{gpu.name} ({gpu.memory / 2**30:.1f} GiB)" if gpu else "CPU"
     return Preset(
         validate(apply(MappingNode({}, Place("toolkit init")), _as_overrides(values))),
@@ -86,7 +100,12 @@ def name_from(source: str) -> str:
     return f"{name}-service" if name in RESERVED_NAMES else name
 
 
-def _check_source(source: str) -> None:
+def check_name(source: str) -> None:
+    """Refuse a name that may mean a folder and a model of the hub.
+
+    Raises:
+        SpecError: ``source`` is one.
+    """
     if _HUB_NAME.fullmatch(source) and not PurePath(source).suffix == ".gguf":
         raise SpecError(
             f"{source} could be a folder or a model of the hub",
