@@ -45,7 +45,7 @@ class Walk(RuleBasedStateMachine):
 
     policy = "latency_aware"
 
-    @initialize(slots=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    @initialize(slots=st.lists(st.integers(1, 6), min_size=1, max_size=3))
     def begin(self, slots: list[int]) -> None:
         self.now = 0.0
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
@@ -86,12 +86,20 @@ class Walk(RuleBasedStateMachine):
     @rule(
         kind=st.sampled_from(sorted(CLASSES)),
         model=st.sampled_from(("m", "m", "n")),
-        prompt=st.integers(1, 400),
-        most=st.integers(1, 300),
+        prompt=st.integers(1, 60) | st.integers(1, 400),
+        most=st.integers(1, 60) | st.integers(1, 300),
         talk=st.integers(0, 2),
-        deadline=st.none() | st.floats(-1, 30),
+        deadline=st.none() | st.none() | st.floats(-1, 30),
+        count=st.integers(1, 5),
+        at_once=st.booleans(),
     )
-    def submit(
+    def submit(self, count: int, at_once: bool, **what: Any) -> None:
+        for _ in range(count):
+            self.submit_one(**what)
+        if at_once:
+            self.dispatch()
+
+    def submit_one(
         self, kind: str, model: str, prompt: int, most: int, talk: int, deadline: float | None
     ) -> None:
         self.serial += 1
@@ -177,8 +185,12 @@ class Walk(RuleBasedStateMachine):
         self.late = {one.ticket for one in told}
 
     @precondition(lambda self: self.specs)
-    @rule(data=st.data(), how=st.sampled_from(["eject", "remove_replica"]))
-    def fails(self, data: st.DataObject, how: str) -> None:
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["eject", "eject", "remove_replica"]),
+        recovers=st.booleans(),
+    )
+    def fails(self, data: st.DataObject, how: str, recovers: bool) -> None:
         replica = data.draw(st.sampled_from(sorted(self.specs)))
         had = self.call(how, replica, self.now)
         assert set(had) == {name for name, where in self.running.items() if where == replica}
@@ -199,6 +211,10 @@ class Walk(RuleBasedStateMachine):
                 self.waiting.add(name)
             else:
                 self.forget(name)
+        if recovers and replica in self.specs:
+            self.call("readmit", replica, self.now)
+            self.up.add(replica)
+            self.dispatch()
 
     @precondition(lambda self: set(self.specs) - self.up)
     @rule(data=st.data())

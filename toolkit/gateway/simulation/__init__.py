@@ -2,8 +2,8 @@
 
 Three steps predict a deployment's latencies under any load, in seconds, without the machine::
 
-    # samples: RequestSample or StepSample, as measured
-    engine = EngineModel(slots=8, kv_tokens=16384, max_num_tokens=512).fit(samples)
+    # samples: RequestSample, as a client measured them (or fit_steps with StepSample)
+    engine = fit_requests(EngineModel(slots=8, kv_tokens=16384, max_num_tokens=512), samples)
     # or a list of Planned, as recorded
     trace = poisson([ClassLoad("interactive", 2.0, Lengths(120, 0.5), Lengths(60, 0.7), 256)],
                     seconds=300, seed=1)
@@ -13,7 +13,13 @@ Three steps predict a deployment's latencies under any load, in seconds, without
 same figures: nothing depends on the clock of the machine that simulates.
 """
 
-from toolkit.gateway.simulation.model import EngineModel, RequestSample, StepSample
+from toolkit.gateway.simulation.fitting import (
+    RequestSample,
+    StepSample,
+    fit_requests,
+    fit_steps,
+)
+from toolkit.gateway.simulation.model import EngineModel
 from toolkit.gateway.simulation.outcome import ClassSummary, Outcome, Run, percentile
 from toolkit.gateway.simulation.run import Outage, Simulation, simulate
 from toolkit.gateway.simulation.trace import (
@@ -39,6 +45,8 @@ __all__ = [
     "StepSample",
     "Talk",
     "conversations",
+    "fit_requests",
+    "fit_steps",
     "percentile",
     "poisson",
     "simulate",

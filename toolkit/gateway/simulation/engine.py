@@ -21,10 +21,15 @@ from toolkit.gateway.simulation.trace import Planned
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A request in the engine. ``started`` is the step that made its first token."""
+    """A request in the engine. ``started`` is the step that made its first token.
+
+    ``known_cached`` prompt tokens are not computed whatever the cache says: for replaying what
+    was measured.
+    """
 
     id: str
     plan: Planned
+    known_cached: int = 0
     lease: Lease | None = None
     cached: int = 0
     computed: int = 0
@@ -117,7 +122,8 @@ class SimulatedEngine:
             return False
         request = self.waiting.popleft()
         request.lease = lease
-        request.cached = request.computed = len(lease.names) * BLOCK
+        request.cached = max(len(lease.names) * BLOCK, request.known_cached)
+        request.computed = min(request.cached, plan.prompt_tokens - 1)
         self._reading.append(request)
         return True
 

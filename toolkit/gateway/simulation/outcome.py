@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.gateway.simulation.model import RequestSample
+from toolkit.gateway.simulation.fitting import RequestSample
 
 
 @dataclass(frozen=True, slots=True)

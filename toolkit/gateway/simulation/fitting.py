@@ -1,0 +1,216 @@
+"""Find an engine's step costs from measurements: of steps, or of whole requests.
+
+Steps (where an engine logs them) give four linear equations' coefficients at once. Requests say
+only when they began and ended, and what a step held at that time follows from the costs that are
+sought. So they are replayed through the simulated engine, each sent when it was sent, and the
+costs are moved until its first and last tokens come when they came: Levenberg's and Marquardt's
+method on the logarithms, so that no cost gets below zero and relative errors count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.gateway.simulation.engine import Running, SimulatedEngine
+from toolkit.gateway.simulation.model import EngineModel
+from toolkit.gateway.simulation.trace import Planned
+
+Floats = NDArray[np.float64]
+
+_ROUNDS = 12
+_NUDGES = (0.2, 0.05, 0.01)  # of a logarithm, for slopes: steps are grainy, so far first
+_WORTH = 0.003  # of the squared error, below which another round is not worth it
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """One measured step: prompt tokens computed, answers advanced, tokens in their contexts."""
+
+    prefill_tokens: int
+    decodes: int
+    context_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSample:
+    """One measured request, times in seconds of one clock.
+
+    ``sent_at`` is when the engine got it, not when it came to the gateway.
+    """
+
+    sent_at: float
+    first_token_at: float
+    ended_at: float
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+
+def fit_steps(engine: EngineModel, samples: Sequence[StepSample]) -> EngineModel:
+    """This engine with the costs that explain the steps best: least relative squares, none below 0.
+
+    Raises:
+        ValueError: fewer than four samples.
+    """
+    if len(samples) < 4:
+        raise ValueError(f"{len(samples)} samples; four costs need four at least")
+    rows = [(1.0, s.prefill_tokens, s.decodes, s.context_tokens) for s in samples]
+    seconds = np.array([s.seconds for s in samples], float)
+    return _with(engine, _non_negative(np.array(rows, float) / seconds[:, None]))
+
+
+def fit_requests(engine: EngineModel, samples: Sequence[RequestSample]) -> EngineModel:
+    """This engine with the costs whose replay comes closest to what was measured.
+
+    The samples must be all that the engine served in that time. Best is a load of a third to two
+    thirds of what it can do: where requests queue in the engine, a small error of a cost moves
+    everything after it, and where all slots are always full the costs cannot be told apart.
+
+    Raises:
+        ValueError: fewer than four samples.
+    """
+    if len(samples) < 4:
+        raise ValueError(f"{len(samples)} samples; four costs need four at least")
+    ordered = sorted(samples, key=lambda s: s.sent_at)
+    found = []
+    for guess in _first_guesses(ordered):
+        costs = np.log(guess)
+        found.append(_descend(engine, ordered, costs, _errors(engine, costs, ordered), _NUDGES[0]))
+    costs, errors = min(found, key=lambda one: float(one[1] @ one[1]))
+    for nudge in _NUDGES[1:]:
+        costs, errors = _descend(engine, ordered, costs, errors, nudge)
+    return _with(engine, np.exp(costs))
+
+
+def _descend(
+    engine: EngineModel,
+    samples: Sequence[RequestSample],
+    costs: Floats,
+    errors: Floats,
+    nudge: float,
+) -> tuple[Floats, Floats]:
+    """Improve the logarithms of the costs, with slopes over this distance, while it helps."""
+    damping = 0.01
+    for _ in range(_ROUNDS):
+        nudged = [_errors(engine, costs + step, samples) for step in nudge * np.eye(4)]
+        slopes = np.stack([(other - errors) / nudge for other in nudged], axis=1)
+        square, pull = slopes.T @ slopes, slopes.T @ errors
+        before = float(errors @ errors)
+        while damping < 1e3:
+            step = np.linalg.solve(square + damping * np.diag(np.diag(square) + 1e-3), pull)
+            tried = costs - np.clip(step, -1.0, 1.0)
+            outcome = _errors(engine, tried, samples)
+            if float(outcome @ outcome) < before:
+                break
+            damping *= 5
+        else:
+            return costs, errors
+        damping /= 5
+        costs, errors = tried, outcome
+        if float(errors @ errors) > (1 - _WORTH) * before:
+            return costs, errors
+    return costs, errors
+
+
+def _with(engine: EngineModel, costs: Floats) -> EngineModel:
+    step, prefill, decode, context = (float(cost) for cost in costs)
+    return replace(engine, step_s=step, prefill_s=prefill, decode_s=decode, context_s=context)
+
+
+def _first_guesses(samples: Sequence[RequestSample]) -> list[Floats]:
+    """Orders of magnitude from medians; how a token's gap divides between step and answers varies.
+
+    Several, because at full load a dear step and dear answers look much alike.
+    """
+    gaps = [
+        (s.ended_at - s.first_token_at) / (s.output_tokens - 1)
+        for s in samples
+        if s.output_tokens > 1
+    ]
+    starts = [
+        (s.first_token_at - s.sent_at) / max(1, s.prompt_tokens - s.cached_tokens) for s in samples
+    ]
+    gap, start = float(np.median(gaps or [0.01])), float(np.median(starts))
+    context = float(np.mean([s.prompt_tokens + s.output_tokens for s in samples]))
+    return [
+        np.maximum([gap * own, start / 2, gap * (1 - own) / 8, gap / 100 / context], _LEAST)
+        for own in (0.2, 0.5, 0.8)
+    ]
+
+
+def _errors(engine: EngineModel, log_costs: Floats, samples: Sequence[RequestSample]) -> Floats:
+    """Logarithms of replayed over measured: times to the first token, then from it to the last."""
+    firsts, lasts = replay(_with(engine, np.exp(log_costs)), samples)
+    errors = []
+    for sample, first, last in zip(samples, firsts, lasts, strict=True):
+        errors.append(_log_ratio(first - sample.sent_at, sample.first_token_at - sample.sent_at))
+        if sample.output_tokens > 1:
+            errors.append(_log_ratio(last - first, sample.ended_at - sample.first_token_at))
+    return np.array(errors)
+
+
+def _log_ratio(replayed: float, measured: float) -> float:
+    ratio = math.log(max(replayed, 1e-6) / max(measured, 1e-6))
+    return max(-2.0, min(2.0, ratio))  # an outlier may not drag everything with it
+
+
+def replay(
+    engine: EngineModel, samples: Sequence[RequestSample]
+) -> tuple[list[float], list[float]]:
+    """When each request's first and last tokens would have come, had this engine served them.
+
+    ``samples`` in the order of ``sent_at``.
+    """
+    simulated = SimulatedEngine(replace(engine, reuse=False), report_every=1 << 30)
+    firsts, lasts = [0.0] * len(samples), [0.0] * len(samples)
+    now, sent = -math.inf, 0
+    while True:
+        while sent < len(samples) and samples[sent].sent_at + engine.send_s <= now:
+            simulated.add(_request(sent, samples[sent]))
+            sent += 1
+        seconds = simulated.begin_step()
+        if seconds is None:
+            if sent == len(samples):
+                return firsts, lasts
+            now = samples[sent].sent_at + engine.send_s
+            continue
+        now += seconds
+        end = simulated.end_step()
+        for request in end.first:
+            firsts[int(request.id)] = now
+        for request in end.done:
+            lasts[int(request.id)] = now
+
+
+def _request(number: int, sample: RequestSample) -> Running:
+    plan = Planned(
+        at=sample.sent_at,
+        request_class="",
+        prompt_tokens=sample.prompt_tokens,
+        output_tokens=max(1, sample.output_tokens),
+        max_tokens=max(1, sample.output_tokens),
+    )
+    return Running(str(number), plan, known_cached=sample.cached_tokens)
+
+
+def _non_negative(rows: Floats) -> Floats:
+    """Solve ``rows @ x = 1`` for x >= 0 by trying which of the four are zero: exact, 15 cases."""
+    best, answer = np.inf, np.zeros(4)
+    target = np.ones(len(rows))
+    for count in range(1, 5):
+        for used in combinations(range(4), count):
+            part = rows[:, used]
+            solution = np.linalg.lstsq(part, target, rcond=None)[0]
+            error = float(((part @ solution - target) ** 2).sum())
+            if (solution >= 0).all() and error < best:
+                best, answer = error, np.zeros(4)
+                answer[list(used)] = solution
+    return answer
