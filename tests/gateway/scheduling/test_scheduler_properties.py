@@ -306,6 +306,12 @@ class Walk(RuleBasedStateMachine):
         left = self.scheduler.snapshot(self.now)
         assert not sum(left.queued.values())
         assert all(not r.kv_reserved and not r.outstanding_tokens for r in left.replicas)
+        # And the queue is as long as ever: what left it was taken out once.
+        told = [
+            self.call("submit", Ticket(f"x{k}", "m", "plain", 1, 1, (), self.now), self.now)
+            for k in range(13)
+        ]
+        assert [one is None for one in told] == [True] * 12 + [False]
 
     def repeat(self) -> None:
         """The same calls to a new scheduler get the same answers."""
