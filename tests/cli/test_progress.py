@@ -104,3 +104,23 @@ def test_a_terminal_gets_bars_and_is_left_clean(monkeypatch: pytest.MonkeyPatch)
     assert "mirror is slow" in text
     hidden, shown = text.rfind("\x1b[?25l"), text.rfind("\x1b[?25h")
     assert 0 <= hidden < shown, "the cursor is visible again after an error"
+
+
+def test_operation_that_counts_nothing_still_shows_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("toolkit.cli.progress.LINE_EVERY_S", 0.01)
+    told = threading.Event()
+
+    class Heard(io.StringIO):
+        def write(self, text: str) -> int:
+            if "search scales: going on for" in text:
+                told.set()
+            return super().write(text)
+
+    stream = Heard()
+    with command_progress(stream=stream) as progress:
+        progress.start("search scales")
+        assert told.wait(30)
+        progress.finish()
+    assert "search scales: done" in stream.getvalue()

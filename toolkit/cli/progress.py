@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,9 @@ def command_progress(*, quiet: bool = False, stream: TextIO | None = None) -> It
         return
     console = Console(file=stream, highlight=False)
     if not console.is_terminal:
-        yield PlainLines(stream)
+        lines = PlainLines(stream)
+        with lines.reminding():
+            yield lines
         return
     bars = TerminalBars(console)
     try:
@@ -84,11 +87,8 @@ class PlainLines:
         """Count, and tell when the last line is old."""
         if not self._open:
             return
-        running = self._open[-1]
-        running.done += amount
-        if time.monotonic() - running.told >= LINE_EVERY_S:
-            running.told = time.monotonic()
-            self._line(f"{running.what}: {running.amount()}")
+        self._open[-1].done += amount
+        self._remind()
 
     def finish(self, result: str = "") -> None:
         """End the innermost operation."""
@@ -98,6 +98,32 @@ class PlainLines:
     def note(self, message: str) -> None:
         """A line of its own."""
         self._line(message)
+
+    @contextmanager
+    def reminding(self) -> Iterator[None]:
+        """Meanwhile an operation that counts nothing shows now and then that it goes on."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(max(LINE_EVERY_S, 1.0)):
+                self._remind()
+
+        watcher = threading.Thread(target=watch, name="progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def _remind(self) -> None:
+        open_now = self._open[-1:]  # the operation may end meanwhile
+        for running in open_now:
+            if time.monotonic() - running.told >= LINE_EVERY_S:
+                running.told = time.monotonic()
+                counted = running.amount() if running.done else ""
+                going = f"going on for {format_duration(running.told - running.begun)}"
+                self._line(f"{running.what}: {counted or going}")
 
     def _line(self, text: str) -> None:
         self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
