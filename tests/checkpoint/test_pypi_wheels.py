@@ -146,6 +146,13 @@ def test_no_connection_is_told_from_other_failures(
     assert "pip config list" in (caught.value.hint or "")
 
 
+def test_cause_of_pips_own_traceback_is_kept() -> None:
+    log = "Collecting x\nERROR: Exception:\nTraceback (most recent call last):\n" + (
+        '  File "a.py", line 1, in b\n' * 20 + "OSError: [Errno 5] Input/output error\n"
+    )
+    assert "OSError: [Errno 5] Input/output error" in pypi._failed("x", "1.0", log).details
+
+
 def test_offline_says_where_to_put_the_wheel(index: Index, tmp_path: Path) -> None:
     sha256 = index.publish(wheel())
     with pytest.raises(EnvironmentError_, match="offline") as caught:

@@ -167,6 +167,8 @@ def _pip() -> list[str]:
 def _failed(package: str, version: str, log: str) -> EnvironmentError_:
     lines = [_TOKEN_IN_URL.sub("://…@", line) for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines
+    if any(line.strip() == "ERROR: Exception:" for line in errors):
+        errors = lines  # pip's own traceback follows, which ends with the cause
     text = "\n".join(lines)
     name = f"{package} {version}"
     if "No space left on device" in text:
