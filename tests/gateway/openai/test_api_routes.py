@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import httpx
@@ -80,16 +81,28 @@ def test_json_that_is_no_object_is_a_client_error(http, body):
     assert "object" in answer.json()["error"]["message"]
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_sent(target):
-    url = httpx.URL(target.url)
+def raw(target, request):
+    """The answer to bytes that no HTTP library would send."""
+    url, answer = httpx.URL(target.url), b""
     with socket.create_connection((url.host, url.port), timeout=30) as connection:
-        connection.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            b"content-length: 1000000000\r\n\r\n"
-        )
-        answer = b""
+        connection.sendall(request)
         while part := connection.recv(65536):
             answer += part
+    return answer
+
+
+def test_what_is_no_http_is_refused_in_openais_shape(target):
+    answer = raw(target, b"HELLO\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(target):
+    answer = raw(
+        target,
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: 1000000000\r\n\r\n",
+    )
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"request_too_large" in answer
 

@@ -65,6 +65,11 @@ def _ending(reason: FinishReason, final: Final) -> bytes:
     return ending
 
 
+def _token_texts(job: Job) -> list[TokenTexts]:
+    """One for each sequence, where log probabilities are wanted."""
+    return [TokenTexts(job.model.vocabulary) for _ in job.works] if job.log_probs else []
+
+
 class TextFrames:
     """Events of ``/v1/completions``."""
 
@@ -74,7 +79,7 @@ class TextFrames:
         self.tail = self._head.tail
         self._prefixes = [head + b'"text":' for head in self._head.choices]
         self._silent = [job.echo] * len(job.works)
-        self._tokens = [TokenTexts(job.model.vocabulary) for _ in job.works]
+        self._tokens = _token_texts(job)
 
     def frame(self, index: int, piece: Piece) -> bytes:
         """See :class:`Frames`."""
@@ -120,7 +125,7 @@ class ChatFrames:
         self._silent = [True] * len(job.works)
         self._readers = [AnswerReader(job.tools) for _ in job.works]
         self._plain = job.tools.parser is None and job.tools.special is None and not job.log_probs
-        self._tokens = [TokenTexts(job.model.vocabulary) for _ in job.works]
+        self._tokens = _token_texts(job)
 
     def frame(self, index: int, piece: Piece) -> bytes:
         """See :class:`Frames`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection
 
 from toolkit.gateway.openai.responses import ChatLogprobs, TextLogprobs, TokenLogprob
 from toolkit.gateway.openai.vocabulary import Vocabulary
@@ -18,7 +17,7 @@ class TokenTexts:
 
     def __init__(self, vocabulary: Vocabulary, offset: int = 0) -> None:
         self._vocabulary = vocabulary
-        self._skipped: Collection[int] = frozenset(vocabulary.special.values())
+        self._skipped = vocabulary.special_ids
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = offset
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from toolkit.gateway.openai.errors import error_body
 from toolkit.gateway.openai.exchange import ABORT
+from toolkit.gateway.work import GatewayError
 
 WRITE_BUFFER = 16 * 2**10
 """Bytes that wait in one connection before the application feels it."""
@@ -34,6 +36,16 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {ABORT: {"abort": self._abort}}
         self.scope["extensions"] = extensions
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn: what came is no HTTP. This is the one answer that no application gives."""
+        body = error_body(GatewayError(400, msg, code="invalid_http"))
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _abort(self) -> None:
         """Break off; the kernel as well forgets what the client has not taken."""

@@ -52,6 +52,7 @@ class Vocabulary:
             for each in description.get("added_tokens", ())
             if each["special"]
         }
+        self.special_ids = frozenset(self.special.values())
         self.longest_token_bytes = max(map(len, self._bytes))
 
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
