@@ -131,3 +131,34 @@ def test_equal_beginnings_have_equal_names() -> None:
     assert one[:2] == other[:2]
     assert one[2] != other[2]
     assert block_hashes(range(31)) == ()
+
+
+def test_what_ran_on_a_replaced_replica_does_not_count_for_its_successor() -> None:
+    made = scheduler()
+    for name in "123":
+        made.submit(ticket(name), 0.0)
+    made.dispatch(0.0)
+    assert made.remove_replica("a", 1.0) == ("1",)
+    made.add_replica(ReplicaSpec("a", "m", slots=1, kv_tokens=100), 1.0)
+    made.first_token("1", 1.1)
+    made.progress("1", 5, 1.1)
+    assert made.snapshot(1.1).replicas[0].outstanding_tokens == 0
+    assert made.dispatch(1.1) == [Assignment("2", "a")]
+    before = made.snapshot(1.1)
+    made.progress("1", 3, 1.2)
+    made.finish("1", output_tokens=8, cached_tokens=0, now=1.3)
+    assert made.snapshot(1.3).replicas == before.replicas
+    made.finish("2", output_tokens=8, cached_tokens=0, now=1.4)
+    assert made.dispatch(1.4) == [Assignment("3", "a")]
+
+
+def test_who_is_late_and_still_there_is_looked_at_again_soon() -> None:
+    made = scheduler()
+    made.submit(ticket("1", deadline=5.0), 0.0)
+    made.dispatch(0.0)
+    assert made.overdue(5.0) == [Overdue("1", running=True)]
+    again = made.wake_at(5.0)
+    assert again is not None
+    assert 5.0 < again < 6.0
+    made.withdraw("1", 5.5)
+    assert made.wake_at(5.5) is None

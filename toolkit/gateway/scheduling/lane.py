@@ -253,12 +253,17 @@ class Lane:
 
     # Ends
 
+    def holder(self, job: Job) -> Replica | None:
+        """The replica that has the job; None if it was removed, even if another has its name."""
+        replica = self.replicas.get(job.replica or "")
+        return replica if replica is not None and job.ticket.id in replica.jobs else None
+
     def vacate(self, job: Job, cost_s: float, now: float) -> None:
         """A sent job leaves its replica, having cost so much."""
         self._running[job.ticket.request_class] -= 1
         self.order.settle(job, cost_s)
-        replica = self.replicas.get(job.replica or "")
-        if replica is not None and job.ticket.id in replica.jobs:
+        replica = self.holder(job)
+        if replica is not None:
             replica.drop(job)
             replica.pace.ended(now, pressed=len(self) > 0)
 
@@ -267,7 +272,7 @@ class Lane:
         lengths = self.lengths[job.ticket.request_class]
         lengths.observe(output_tokens, cut=output_tokens >= job.ticket.max_tokens)
         self._stays[job.ticket.request_class].add(now - job.sent_at)
-        replica = self.replicas.get(job.replica or "")
+        replica = self.holder(job)
         if replica is not None:
             replica.pace.served(0, max(0, output_tokens - job.tokens))
             if job.first_token_at is not None:

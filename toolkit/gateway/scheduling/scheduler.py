@@ -22,6 +22,8 @@ from toolkit.gateway.scheduling.tickets import (
 )
 from toolkit.spec.gateway import Scheduling
 
+_REMIND_S = 0.25  # a caller may leave an engine some time to end what is late by itself
+
 
 class Scheduler:
     """Holds requests back until an engine has room, and says who goes where.
@@ -229,6 +231,8 @@ class Scheduler:
     def wake_at(self, now: float) -> float | None:
         """When to call :meth:`overdue` and :meth:`dispatch` though nothing happens."""
         times = [self._expiries.next_at(), *(lane.wake_at(now) for lane in self._lanes.values())]
+        if self._expiries.over():
+            times.append(now + _REMIND_S)
         return min((time for time in times if time is not None), default=None)
 
     def snapshot(self, now: float) -> Snapshot:
@@ -252,4 +256,4 @@ class Scheduler:
         job = self._jobs.get(ticket)
         if job is None or job.replica is None:
             return None, None
-        return job, self._lanes[job.ticket.model].replicas.get(job.replica)
+        return job, self._lanes[job.ticket.model].holder(job)
