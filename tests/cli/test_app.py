@@ -258,3 +258,15 @@ def test_sigterm_cleans_up(tmp_path: Path) -> None:
     process.terminate()
     assert process.wait(20) == 143
     assert (tmp_path / "clean").exists()
+
+
+def test_words_of_libraries_do_not_leak() -> None:
+    for words in (
+        ("init", "--model", "m", "--for", "speed"),
+        ("quantize", ".", "out", "--weights", "fp16"),
+    ):
+        done = shell(*words)
+        assert done.returncode == 2
+        assert "fp8" in done.stderr or "latency" in done.stderr
+        assert "Value error" not in done.stderr
+        assert "Input should" not in done.stderr

@@ -244,6 +244,21 @@ WRONG_VALUES = {
         "Names the ensemble that clients call.",
         head="",
     ),
+    "no model": Case(
+        "name: chat",
+        1,
+        1,
+        "model is missing",
+        "add model: {source: hf://owner/name@revision}, or a directory",
+        head="",
+    ),
+    "no boolean": Case(
+        "engine: {kv_cache: {reuse: maybe}}",
+        3,
+        28,
+        "engine.kv_cache.reuse must be true or false, not maybe",
+        "write true or false",
+    ),
     "no source": Case(
         "name: chat\nmodel: {}",
         2,
@@ -636,3 +651,9 @@ def test_variable_with_one_underscore_is_no_override(tmp_path: Path) -> None:
         load(file, environ=wrong)
     assert "TOOLKIT__ENGINE__KV_CACHE__REUSE" in str(caught.value.hint)
     load(file, environ={"TOOLKIT_WORKSPACE": "x", "TOOLKIT_OTHER__THING": "y"})
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, environ={})
+    assert caught.value.hint == "name the deployment file in it"

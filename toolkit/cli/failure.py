@@ -75,7 +75,7 @@ def _of_the_machine(error: OSError) -> Failure:
 def _usage(error: typer.TyperException) -> Failure:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "toolkit"
-    message = str(getattr(error, "format_message", error.__str__)())
+    message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
     return Failure(USAGE, "usage", message, hint=f"see {command} --help" if message else None)
 
 

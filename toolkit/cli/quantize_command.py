@@ -116,7 +116,10 @@ def _spec(**fields: Any) -> Quantization:
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][-1]).replace("_", "-")
-        raise SpecError(f"{option}: {first['msg']}", where="command line") from None
+        wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise SpecError(
+            f"{option} must be {wanted}, not {first['input']}", where="command line"
+        ) from None
 
 
 def _partial(out: Path, force: bool) -> Path:

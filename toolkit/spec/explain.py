@@ -54,6 +54,8 @@ def _rule(context: dict[str, Any], spot: Spot, root: Node) -> Problem:
 
 def _missing(spot: Spot, root: Node) -> Problem:
     hint = spot.slot.description if spot.slot else None
+    if spot.slot and any("source" in model.model_fields for model in spot.slot.sections):
+        hint = f"add {spot.path[-1]}: {{source: hf://owner/name@revision}}, or a directory"
     return Problem(f"{dotted(spot.path)} is missing", _place(root, spot.path, key=True), hint)
 
 
@@ -126,7 +128,7 @@ def _boolean_hint(raw: str) -> str | None:
     text = raw.lower()
     if text in ("yes", "y", "on", "true", "1"):
         return "write true"
-    return "write false" if text in ("no", "n", "off", "false", "0") else None
+    return "write false" if text in ("no", "n", "off", "false", "0") else "write true or false"
 
 
 def _number_hint(slot: Slot, node: ScalarNode) -> str | None:

@@ -164,7 +164,8 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SpecError(f"cannot be read: {reason}", where=str(path)) from error
+        hint = "name the deployment file in it" if path.is_dir() else None
+        raise SpecError(f"cannot be read: {reason}", where=str(path), hint=hint) from error
     if len(content) > MAX_BYTES:
         raise SpecError(
             f"larger than {MAX_BYTES // 2**20} MiB: not a deployment file", where=str(path)
