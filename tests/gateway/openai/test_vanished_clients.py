@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 from openai_stand_in import Scripted, said, serving
 
-from toolkit.gateway.openai import ApiSettings, create_app
+from toolkit.gateway.openai import ApiSettings, GatewayProtocol, create_app
 from toolkit.gateway.work import Final, Piece, Usage
 
 BODY = {"model": "smollm2", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 100}
@@ -23,9 +24,11 @@ class Active:
     def __init__(self, app):
         self._app = app
         self.requests = 0
+        self.seen = False
 
     async def __call__(self, scope, receive, send):
         self.requests += 1
+        self.seen = True
         try:
             await self._app(scope, receive, send)
         finally:
@@ -153,6 +156,79 @@ def test_a_client_that_stops_sending_its_body_is_let_go(sample_model):
 
     answer = uvloop.run(main())
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+class Impatient(GatewayProtocol):
+    patience = 0.2
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost:"])
+def test_a_client_that_sends_no_whole_head_is_let_go(sample_model, begun):
+    async def main():
+        app = application(sample_model, Scripted(said("x")))
+        async with serving(app, http=Impatient) as port:
+            first = await ask(port)
+            assert b"usage" in await read_on(first, b"usage")
+            loop = asyncio.get_running_loop()
+            with socket.socket() as idle:
+                idle.setblocking(False)
+                await loop.sock_connect(idle, ("127.0.0.1", port))
+                await loop.sock_sendall(idle, begun)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await read_on(idle, b"never") == b""
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_reader_that_does_not_take_the_end_is_let_go(sample_model, stream):
+    size = 2**23
+
+    async def script(work):
+        yield Final("x" * size, usage=Usage(0, 1))
+
+    app = application(sample_model, Scripted(script), max_buffer=2 * size)
+
+    async def main():
+        async with serving(app, http=Impatient) as port:
+            connection = await ask(port, stream=stream, receive_buffer=4096)
+            await until(lambda: generator_done(app))
+            await asyncio.sleep(1)
+            with pytest.raises(ConnectionResetError):
+                await read_on(connection, b"never")
+
+    def generator_done(app):
+        return app.requests == 0 and app.seen
+
+    uvloop.run(main())
+
+
+class Patient(GatewayProtocol):
+    patience = 1.0
+
+
+def test_a_reader_that_is_slow_at_the_end_is_waited_for(sample_model):
+    size, waits = 2**23, []
+
+    class Watched(Patient):
+        def _check_taken(self, left):
+            waits.append(left)
+            super()._check_taken(left)
+
+    async def script(work):
+        yield Final("x" * size, usage=Usage(0, 1))
+
+    async def main():
+        async with serving(application(sample_model, Scripted(script)), http=Watched) as port:
+            connection = await ask(port, receive_buffer=4096)
+            loop, data = asyncio.get_running_loop(), bytearray()
+            while b"usage" not in data[-1000:]:
+                data += await loop.sock_recv(connection, 16384)
+                await asyncio.sleep(0.005)
+            return data
+
+    assert uvloop.run(main()).count(b"x") >= size
+    assert waits
 
 
 def numbered(count, size):

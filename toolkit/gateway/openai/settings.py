@@ -11,7 +11,8 @@ class ApiSettings:
 
     Args:
         max_body: Bytes of a request's body.
-        max_buffer: Bytes of answer kept for one client that reads more slowly than it comes.
+        max_buffer: Bytes of answer kept for one client that reads more slowly than it comes;
+            the server holds as many again while it sends what was kept before.
         stall_timeout: Seconds after which a client that takes (or sends) nothing is let go.
         max_choices: Sequences that one request may ask for: ``n`` times the prompts.
         long_text: Bytes from which a prompt is tokenized beside the event loop, not on it.
