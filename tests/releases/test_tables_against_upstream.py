@@ -218,6 +218,26 @@ def test_images_are_those_of_the_compatibility_table(known: Release) -> None:
     assert found == rows
 
 
+OLDER_DRIVERS = (470, 525, 535, 545)
+"""Branches that Triton's release notes name for data-centre GPUs, up to 26.02."""
+
+
+def test_drivers_are_those_of_the_release_notes() -> None:
+    for known in RELEASES:
+        for image in known.containers:
+            older = OLDER_DRIVERS if image.triton <= "26.02" else ()
+            assert image.forward_compatible == older, image.name
+            branch = int(image.driver.partition(".")[0])
+            thirteen = image.cuda.startswith("13.")  # which any driver from 580 on runs
+            assert image.driver_minimum == (580 if thirteen else branch), image.name
+
+
+@every_release
+def test_the_llm_api_speculates_in_four_ways(known: Release) -> None:
+    methods = [each.method for each in known.speculation_methods if each.runtime == "pytorch"]
+    assert methods == ["draft_model", "ngram", "eagle3", "mtp"]
+
+
 # Number formats
 
 MARKS = {"fp8": "FP8 per tensor", "nvfp4": "NVFP4", "int4_awq": "W4A16 AWQ", "w4a8_awq": "W4A8 AWQ"}
