@@ -110,6 +110,17 @@ def test_every_alternative_of_every_question_works() -> None:
                 assert again.ok, (known.version, asked, other)
 
 
+def test_what_has_a_caution_is_not_the_first_advice() -> None:
+    found = verdict("fp8", "fp8", AMPERE, "pytorch").alternatives
+    first = found[0]
+    assert (first.weights, first.kv_cache) == ("int4_awq", "none")
+    cautious = [
+        verdict(each.weights, each.kv_cache, AMPERE, each.runtime).caution is not None
+        for each in found
+    ]
+    assert cautious == sorted(cautious)
+
+
 def test_what_fails_in_the_field_is_a_caution() -> None:
     assert "17052" in str(verdict("nvfp4", "none", (12, 0), "pytorch").caution)
     assert "Ampere" in str(verdict("none", "fp8", AMPERE, "pytorch").caution)

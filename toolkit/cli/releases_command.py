@@ -104,11 +104,11 @@ def _print_all(found: Sequence[Release]) -> None:
 
 
 def _at_tag(known: Release) -> Iterable[str]:
-    return (
-        section
-        for section, sources in known.sources.items()
-        if section != "terms" and any(source.checked == "tag" for source in sources)
-    )
+    """Sections read at the tag; a part of others was read elsewhere (see ``releases NAME``)."""
+    for section, sources in known.sources.items():
+        tagged = [source.checked == "tag" for source in sources]
+        if section != "terms" and any(tagged):
+            yield section if all(tagged) else f"{section} (in part)"
 
 
 _Table = tuple[str, Sequence[str], Iterable[Sequence[object]]]

@@ -70,7 +70,7 @@ class Verdict:
     Attributes:
         ok: It does, as far as upstream documents it.
         reason: Why not; empty if it does.
-        alternatives: What works instead, the nearest first.
+        alternatives: What works instead: without a caution first, then the nearest.
         caution: What is known to go wrong although it is documented.
     """
 
@@ -103,21 +103,29 @@ def judge(
     refusal = here.refusal(wanted.weights, wanted.kv_cache)
     if refusal:
         return Verdict(False, refusal, _alternatives(rows, wanted, capability))
-    cautions = [here.cautions.get(f"weights.{wanted.weights}")]
-    cautions.append(here.cautions.get(f"kv_cache.{wanted.kv_cache}"))
-    return Verdict(True, caution="; ".join(text for text in cautions if text) or None)
+    return Verdict(True, caution=_caution(here, wanted))
+
+
+def _caution(row: FormatSupport, wanted: Combination) -> str | None:
+    """What the row says of the pair's parts."""
+    parts = (f"weights.{wanted.weights}", f"kv_cache.{wanted.kv_cache}")
+    return "; ".join(row.cautions[part] for part in parts if part in row.cautions) or None
 
 
 def _alternatives(
     rows: Sequence[FormatSupport], wanted: Combination, capability: Capability
 ) -> tuple[Combination, ...]:
-    def distance(found: Combination) -> tuple[int, int]:
+    by_runtime = {row.runtime: row for row in rows if row.capability == capability}
+
+    def distance(found: Combination) -> tuple[bool, int, int]:
         changes = (
             4 * (found.weights != wanted.weights)
             + 2 * (found.kv_cache != wanted.kv_cache)
             + (found.runtime != wanted.runtime)
         )
-        return changes, _PREFERENCE.index(found.weights)
+        # What is known to go wrong is no advice where something else works.
+        doubtful = _caution(by_runtime[found.runtime], found) is not None
+        return doubtful, changes, _PREFERENCE.index(found.weights)
 
     return tuple(sorted(_working(rows, capability), key=distance))[:5]
 
