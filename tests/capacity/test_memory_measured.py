@@ -7,6 +7,8 @@ tests/integration/test_trtllm_kv_cache_capacity.py at 095f58a51c4c: pytorch runt
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from model_shapes import LLAMA_8B, QWEN3_32B
 
@@ -17,7 +19,7 @@ from toolkit.spec.gpus import Gpu, find_gpu
 from toolkit.spec.models import Engine, KvCache, Limits, Parallelism, Quantization
 
 H100 = find_gpu("H100")
-GB300 = Gpu("GB300", 284_208 * 2**20, (10, 3))
+GB300 = replace(find_gpu("GB200"), name="GB300", memory=284_208 * 2**20)
 
 QWEN3_32B_FP8 = (QWEN3_32B, "fp8")
 LLAMA_8B_16 = (LLAMA_8B, "none")

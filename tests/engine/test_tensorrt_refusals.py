@@ -18,8 +18,8 @@ from toolkit.releases import release
 from toolkit.spec.gpus import Gpu, find_gpu
 from toolkit.spec.models import Deployment, Engine, Quantization
 
-T4 = Gpu("T4", 15_360 * 2**20, (7, 5))
 A100, L4, H100, B200 = (find_gpu(name) for name in ("A100-80", "L4", "H100", "B200"))
+T4 = replace(L4, name="T4", memory=15_360 * 2**20, compute_capability=(7, 5))
 NGRAM = {"method": "ngram", "max_draft_len": 4}
 DRAFT = {"method": "draft_model", "draft": {"source": "./draft"}}
 TWO = {"tensor": 2}
@@ -106,7 +106,9 @@ CASES: dict[str, Case] = {
     ),
     "a Turing GPU": Case("quantization.weights", gpu=T4),
     "a GPU newer than the release": Case(
-        "quantization.weights", gpu=Gpu("B300", 2**38, (10, 3)), release="1.0.0"
+        "quantization.weights",
+        gpu=replace(B200, name="B300", memory=2**38, compute_capability=(10, 3)),
+        release="1.0.0",
     ),
     "an engine of a release without": Case(
         "engine.runtime", "tensorrt", release="1.3.0rc27", hint="toolkit migrate"

@@ -150,6 +150,7 @@ _A100 = FoundGpu(0, "u", "NVIDIA A100-SXM4-80GB", 81_920 * 2**20, 0, (8, 0))
     [
         ((), None),
         ((_H100, _H100), "H100"),
+        ((replace(_H100, name="NVIDIA H100 PCIe"),), "H100-PCIe"),
         ((_A100,), "A100-80"),
         ((replace(_A100, name="NVIDIA A100-PCIE-40GB", memory=40_960 * 2**20),), "A100-40"),
         ((_H100, _A100), None),

@@ -111,6 +111,9 @@ def test_the_cpu_preset_takes_the_cpu_runtime() -> None:
         ("rtx4090", "RTX 4090"),
         ("GeForce RTX 5090", "RTX 5090"),
         ("gb200", "GB200"),
+        ("NVIDIA H100 PCIe", "H100-PCIe"),
+        ("A100 80GB PCIe", "A100-80"),
+        ("RTX 6000 Ada Generation", "RTX 6000 Ada"),
     ],
 )
 def test_gpus_go_by_many_spellings(written: str, name: str | None) -> None:
@@ -144,6 +147,13 @@ def test_gpu_facts_are_plausible() -> None:
             assert gpu.memory == int(named[1]) * 2**30
         assert (8, 0) <= gpu.compute_capability <= (12, 0)
         assert find_gpu(gpu.name) is gpu
+        # A byte from memory feeds 100 to 420 operations of 16 bit on every card of this decade.
+        assert 100 <= gpu.rates.bf16 / gpu.bandwidth <= 420
+        assert gpu.rates.int8 >= 2 * gpu.rates.bf16 * 0.99
+        assert bool(gpu.rates.fp8) == (gpu.compute_capability >= (8, 9))
+        assert bool(gpu.rates.fp4) == (gpu.compute_capability >= (10, 0))
+        assert gpu.link < gpu.bandwidth
+        assert gpu.source
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,17 @@ def detected_gpu() -> str | None:
 
 def _known(found: FoundGpu) -> str | None:
     """By name, compute capability and memory: drivers spell one card in several ways."""
-    for gpu in GPUS:
-        family = gpu.name.partition("-")[0]
-        alike = abs(gpu.memory - found.memory) <= _SAME_MEMORY * gpu.memory
-        if family in found.name and gpu.compute_capability == found.compute_capability and alike:
-            return gpu.name
-    return None
+    alike = [
+        gpu
+        for gpu in GPUS
+        if gpu.name.partition("-")[0] in found.name
+        and gpu.compute_capability == found.compute_capability
+        and abs(gpu.memory - found.memory) <= _SAME_MEMORY * gpu.memory
+    ]
+    # Of several that fit, the one whose whole name is there: H100 PCIe, not the plain H100.
+    named = [gpu for gpu in alike if set(gpu.name.split("-")) <= set(found.name.split())]
+    best = max(named or alike[:1], key=lambda gpu: len(gpu.name), default=None)
+    return best.name if best else None
 
 
 def settle(
