@@ -36,6 +36,7 @@ COMMANDS = (
     Command("gateway", "gateway_command", "Serve the OpenAI API before Tritons.", SERVE),
     Command("keys", "keys_command", "Make and remove API keys of the gateway.", SERVE),
     Command("status", "status_command", "Tell what runs and how it is.", SERVE),
+    Command("top", "top_command", "Watch requests, tokens and latencies live.", SERVE),
     Command("logs", "logs_command", "Show the log of a running server.", SERVE),
     Command("stop", "stop_command", "Drain and stop a running server.", SERVE),
     Command("validate", "validate_command", "Check a running server; the CI gate.", MEASURE),

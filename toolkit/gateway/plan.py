@@ -12,6 +12,9 @@ from toolkit.errors import SpecError
 from toolkit.spec.gateway import Gateway, Scheduling
 from toolkit.spec.models import Deployment
 
+PLAN = "gateway.json"
+"""The plan of a deployment's own gateway, in its run directory."""
+
 
 class ModelPlan(BaseModel):
     """One model and the Tritons that serve it.

@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import SpecError
-from toolkit.gateway.plan import GatewayPlan, join, plan_model
+from toolkit.gateway.plan import PLAN, GatewayPlan, join, plan_model
 from toolkit.serving.companion import CompanionPlan
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.state import RunDirectory, write_private
 from toolkit.spec.gateway import Gateway
 from toolkit.spec.models import Deployment
-
-PLAN = "gateway.json"
 
 
 def with_gateway(plan: LaunchPlan, deployment: Deployment, state_dir: Path) -> LaunchPlan:
