@@ -35,6 +35,7 @@ def test_slots_are_kept_from_the_patient_while_the_hurried_come() -> None:
     assert made.wanted("batch", ends_per_s=0.5, start_s=0.1, now=now) == 3
     assert made.wanted("any", ends_per_s=0.5, start_s=0.1, now=now) >= 3
     assert made.wanted("quick", ends_per_s=0.5, start_s=0.1, now=now) == 0
+    assert made.wanted("batch", 0.5, 0.1, now, waiting=["quick", "batch"]) == 0
 
 
 def test_slots_that_come_free_anyway_need_not_be_kept() -> None:

@@ -43,6 +43,15 @@ def test_eight_overloaded_gpus_answer_interactive_requests_at_once(benchmark: Mo
     assert after["batch"].ended["too_late"] > 100
 
 
+def test_who_is_taken_is_served_in_time_and_the_allowed_wait_is_used(benchmark: ModuleType) -> None:
+    limit = 8.0
+    run = benchmark.overloaded("latency_aware", seconds=50.0, seed=1, batch_max_wait_s=limit)
+    batch = next(s for s in run.summary(since=20.0) if s.request_class == "batch")
+    assert batch.ended["too_late"] > 0.2 * batch.requests
+    assert batch.ended.get("overdue", 0) <= 0.02 * batch.ended["done"]
+    assert batch.queue_s[1] >= 0.7 * limit
+
+
 def test_conversations_find_their_cache_again(benchmark: ModuleType) -> None:
     loaded, affine = (
         benchmark.talking(affinity=affinity, seconds=100.0, seed=1) for affinity in (False, True)

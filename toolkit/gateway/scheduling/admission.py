@@ -10,6 +10,7 @@ from toolkit.gateway.scheduling.tickets import Refusal
 _RETRY_DOWN_S = 5.0
 _RETRY_LEAST_S = 1.0
 _RETRY_MOST_S = 60.0
+_CERTAINTY = 0.9  # of a wait's limit: to be refused is better than to wait in vain
 _QUEUE_PART = 0.1  # of a full queue that should have gone before it is worth coming back
 
 
@@ -47,7 +48,7 @@ def _too_late(job: Job, policy: ClassPolicy, lane: Lane, wait: float, now: float
         return None
     if policy.max_wait_s is not None:
         left = job.ticket.arrived + policy.max_wait_s - now
-        if wait > left:
+        if wait > _CERTAINTY * left:
             message = (
                 f"the wait would be {wait:.1f} s; class {policy.name} allows {max(left, 0):.1f} s"
             )

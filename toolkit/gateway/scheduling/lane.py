@@ -64,7 +64,7 @@ class Lane:
     def changed(self, now: float) -> None:
         """Replicas have come, gone, failed or recovered."""
         self._up = [replica for replica in self.replicas.values() if replica.up]
-        self._looked_at = -math.inf
+        self._look(now)
         if self._up:
             self._down_since = None
         elif self._down_since is None:
@@ -123,10 +123,13 @@ class Lane:
     def capacity(self, now: float) -> Capacity:
         """What the replicas that are up can do together; a tenth of a second old at most."""
         if now - self._looked_at >= _CAPACITY_S:
-            self._capacity = Capacity.of(self._up)
-            self.order.speed = self._capacity.speed
-            self._looked_at = now
+            self._look(now)
         return self._capacity
+
+    def _look(self, now: float) -> None:
+        self._capacity = Capacity.of(self._up)
+        self.order.speed = self._capacity.speed
+        self._looked_at = now
 
     def plain_wait_s(self, name: str, stay_s: float, now: float) -> float:
         """The forecast of a new request's wait, before experience corrects it."""
@@ -142,18 +145,22 @@ class Lane:
                 free = sum(replica.room(now) for replica in up)
                 if free > self._wanted(name, now):
                     return 0.0
-        queues, capacity = self.order.queues, self.capacity(now)
+        queues, capacity = self.order.queues, self._capacity
         if self._fair:
             return max(behind, self.waits.fair(name, queues, capacity, now))
         return max(behind, self.waits.arrival(queues, capacity))
 
     def foresee(self, job: Job, now: float) -> float:
         """The wait of a new job, seconds; remembered, to be compared with what comes."""
+        self.capacity(now)
         job.foreseen_s = self.plain_wait_s(job.ticket.request_class, self.stay_s(job), now)
         return self.waits.corrected(job.ticket.request_class, job.foreseen_s)
 
     def wait_s(self, name: str, now: float) -> float:
-        """The wait of a class's next request, seconds; infinite without a replica."""
+        """The wait of a class's next request, seconds; infinite without a replica.
+
+        Changes nothing: who watches the scheduler must not change what it does.
+        """
         stay_s = self._stays[name].known(0.0)
         return self.waits.corrected(name, self.plain_wait_s(name, stay_s, now))
 
@@ -185,15 +192,21 @@ class Lane:
         """When :meth:`dispatch` may find something though nothing happens."""
         if not len(self):
             return None
-        times = [self._reserve.spent_at(self.capacity(now).slots, now), self.given_up_at()]
+        times = [self._reserve.spent_at(self._capacity.slots, now), self.given_up_at()]
         times += [replica.metrics_expire_at(now) for replica in self.up()]
         return min((t for t in times if t is not None and t > now), default=None)
 
     def _wanted(self, name: str, now: float) -> int:
         if not self._fair:
             return 0
-        capacity = self.capacity(now)
-        return self._reserve.wanted(name, capacity.ends_per_s, capacity.start_s, now)
+        capacity = self._capacity
+        return self._reserve.wanted(
+            name,
+            capacity.ends_per_s,
+            capacity.start_s,
+            now,
+            waiting=[other for other, queue in self.order.queues.items() if len(queue)],
+        )
 
     def _next(
         self, rooms: Mapping[Replica, int], wanted: Mapping[str, int], up: list[Replica], now: float

@@ -12,7 +12,7 @@ its last slot than that slot's share (a batch of n makes at most n/(n-1) of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.rates import FadingRate
@@ -55,14 +55,22 @@ class Reserve:
         earned = (IDLE_SHARE * slots - self._idle) * elapsed
         self._account = max(0.0, min(most, self._account + earned))
 
-    def wanted(self, name: str, ends_per_s: float, start_s: float, now: float) -> int:
+    def wanted(
+        self,
+        name: str,
+        ends_per_s: float,
+        start_s: float,
+        now: float,
+        waiting: Collection[str] = (),
+    ) -> int:
         """Slots that this class must leave free now.
 
         ``ends_per_s``: slots that come free a second; ``start_s``: from sending to first token.
+        Nothing is kept for classes that are ``waiting``: between those present the order decides.
         """
         needed = 0.0
         for other, target in self._targets.items():
-            if target >= self._targets[name]:
+            if target >= self._targets[name] or other in waiting:
                 continue
             patience = max(target / 4, target - start_s)
             expected = self._arrivals[other].per_s(now) * patience

@@ -48,20 +48,25 @@ class Waits:
     ) -> float:
         """The plain forecast under fair shares, seconds."""
         ahead = queues[name].cost_s
-        wanting = [other for other, q in queues.items() if len(q) or other == name]
-        weights = sum(self._weights[other] for other in wanting)
-        share = self._weights[name] / weights
         horizon = ahead / capacity.speed + 1.0
-        taken = 0.0
-        for other, queue in queues.items():
-            if other == name:
-                continue
-            wants = self._offered[other].per_s(now) + queue.cost_s / horizon
-            fair = self._weights[other] / (
-                weights if len(queue) else weights + self._weights[other]
-            )
-            taken += min(wants / capacity.speed, fair)
-        return self._behind(ahead, capacity, max(share, 1.0 - taken))
+        wants = {
+            other: (self._offered[other].per_s(now) + queue.cost_s / horizon) / capacity.speed
+            for other, queue in queues.items()
+            if other != name
+        }
+        return self._behind(ahead, capacity, self._left_for(name, wants))
+
+    def _left_for(self, name: str, wants: dict[str, float]) -> float:
+        """The share of the capacity that a class gets which wants all it can get.
+
+        Whoever wants less than its weight's part gets that, the rest divide what remains.
+        """
+        left, weights = 1.0, self._weights[name] + sum(self._weights[other] for other in wants)
+        while modest := [o for o in wants if wants[o] * weights <= left * self._weights[o]]:
+            for other in modest:
+                left -= wants.pop(other)
+                weights -= self._weights[other]
+        return left * self._weights[name] / weights
 
     def arrival(self, queues: Mapping[str, ClassQueue], capacity: Capacity) -> float:
         """The plain forecast in order of arrival, seconds."""

@@ -70,9 +70,10 @@ def fit_steps(engine: EngineModel, samples: Sequence[StepSample]) -> EngineModel
 def fit_requests(engine: EngineModel, samples: Sequence[RequestSample]) -> EngineModel:
     """This engine with the costs whose replay comes closest to what was measured.
 
-    The samples must be all that the engine served in that time. Best is a load of a third to two
-    thirds of what it can do: where requests queue in the engine, a small error of a cost moves
-    everything after it, and where all slots are always full the costs cannot be told apart.
+    The samples must be all that the engine served in that time. Best is a quiet phase of a few
+    minutes, at a third of what it can do, and then one with all slots full: the first tells a
+    step's own cost from that of its answers, the second what matters most. They may be sent to the
+    engine no faster than it has slots, as the gateway does.
 
     Raises:
         ValueError: fewer than four samples.
