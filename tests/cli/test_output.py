@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from toolkit.cli.output import print_table
+from toolkit.cli.output import counted, print_table
 
 COLUMNS = ("name", "status", "HTTP", "gRPC", "KV cache")
 ROW = ("smollm2", "ready", "http://127.0.0.1:8000", "127.0.0.1:8001", "12%")
@@ -64,3 +64,7 @@ def test_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_rows_leave_the_title(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("0 deployments", COLUMNS, [])
     assert "0 deployments" in capsys.readouterr().out
+
+
+def test_counts_have_their_number() -> None:
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

@@ -79,3 +79,16 @@ def test_a_draft_is_held_against_its_target(file: Path, capsys: pytest.CaptureFi
     words += ["--set", "engine.speculation={method: draft_model, draft: {source: ./draft}}"]
     assert run(words) == 2
     assert "vocabulary" in capsys.readouterr().err
+
+
+def test_a_verdict_without_a_gpu_says_what_was_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.pipeline.planning.detected_gpu", lambda: None)
+    file = tmp_path / "d.yaml"
+    file.write_text(FILE.replace("serving: {gpu: H100}\n", ""))
+    config = write_config(tmp_path)
+    assert run(["plan", str(file), "--model-config", str(config)]) == 0
+    assert "memory was not checked" in capsys.readouterr().out.splitlines()[0]
+    assert run(["plan", str(file), "--model-config", str(config), "--gpu", "H100"]) == 0
+    assert "memory was not checked" not in capsys.readouterr().out

@@ -476,7 +476,14 @@ def test_a_dry_run_without_weights_needs_the_config_only(
     )
     words = ["build", str(file), "--dry-run", "--offline", "--json", "--quiet"]
     assert run(words) == 0
-    assert json.loads(capsys.readouterr().out)["commands"] == []
+    told = json.loads(capsys.readouterr().out)
+    assert told["commands"] == []
+    assert "a/b" in told["obstacle"]
+    assert run([word for word in words if word != "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "a/b" in printed.err
+    assert "--model-config" in printed.err
+    assert "stage" not in printed.out.splitlines()[0]  # no table of nothing
     words += ["--model-config", str(write_config(tmp_path))]
     assert run(words) == 0
     told = json.loads(capsys.readouterr().out)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.options import JsonOption, QuietOption
-from toolkit.cli.output import print_json, print_table
+from toolkit.cli.output import counted, print_json, print_table
 from toolkit.cli.progress import command_progress
 from toolkit.errors import SpecError, ValidationFailed
 from toolkit.spec.units import format_duration, format_size
@@ -49,7 +49,7 @@ def list_artifacts(workspace: DirOption = None, json: JsonOption = False) -> Non
         )
         return
     print_table(
-        f"{len(found)} artifacts in {store.root}",
+        f"{counted(len(found), 'artifact')} in {store.root}",
         ("stage", "key", "size", "built", "took", "memory", "used by"),
         (
             (

@@ -87,21 +87,29 @@ def build_command(
         print_json(_as_json(result, dry_run))
     else:
         _print_summary(result, dry_run)
+        if output and result.complete and not dry_run:
+            typer.echo(f"link: {output}")
 
 
 def _print_summary(result: BuildResult, dry_run: bool) -> None:
-    print_table(
-        f"{result.deployment.name}: {'what a build would do' if dry_run else 'built'}",
-        ("stage", "key", "state", "took", "memory", "size", "remarks"),
-        (_row(stage, dry_run) for stage in result.stages),
-        right="took,memory,size",
-    )
+    if result.stages:
+        print_table(
+            f"{result.deployment.name}: {'what a build would do' if dry_run else 'built'}",
+            ("stage", "key", "state", "took", "memory", "size", "remarks"),
+            (_row(stage, dry_run) for stage in result.stages),
+            right="took,memory,size",
+        )
     for command in result.commands if dry_run else ():
         typer.echo(f"\n{command}")
     for place, text in result.preview.items():
         typer.echo(f"\n# {place}\n{text}", nl=False)
     if not result.complete:
-        typer.echo("further stages can be told once the checkpoint is there")
+        known = bool(result.commands or result.preview)
+        if result.obstacle:
+            hint = "" if known else "; --model-config FILE tells what config.json decides"
+            typer.echo(f"note: {result.obstacle}{hint}", err=True)
+        more = "further stages" if known or result.stages else "what a build would do"
+        typer.echo(f"{more} can be told once the checkpoint is there")
     elif not dry_run:
         typer.echo(f"repository: {result.repository}")
 
@@ -139,7 +147,8 @@ def _remarks(stage: str, notes: Any) -> str:
         return f"{len(notes['layers'])} layers, acceptance {notes['acceptance']:.1%}"
     if stage == "engine" and "target" in notes:
         carried = notes["target"]["carried"]
-        return ", ".join(f"{count} {how}" for how, count in carried.items())
+        counts = ((how.removeprefix("none "), count) for how, count in carried.items())
+        return ", ".join(f"{count} weights {how}" for how, count in counts)
     if stage == "repository" and notes.get("warnings"):
         return f"{len(notes['warnings'])} warnings: {notes['warnings'][0]}"
     return ""
@@ -150,6 +159,7 @@ def _as_json(result: BuildResult, dry_run: bool) -> dict[str, Any]:
         "deployment": result.deployment.name,
         "dry_run": dry_run,
         "complete": result.complete,
+        "obstacle": result.obstacle or None,
         "runtime": result.runtime,
         "commands": list(result.commands),
         "files": dict(result.preview),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli.options import JsonOption, OfflineOption, QuietOption
-from toolkit.cli.output import print_json, print_table
+from toolkit.cli.output import counted, print_json, print_table
 from toolkit.cli.progress import command_progress
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def pack(
              "sha256": packed.sha256}
         )  # fmt: skip
         return
-    typer.echo(f"{packed.path}: {packed.files} files, {format_size(packed.size)}")
+    typer.echo(f"{packed.path}: {counted(packed.files, 'file')}, {format_size(packed.size)}")
     typer.echo(f"sha256 {packed.sha256}")
 
 
@@ -216,7 +216,7 @@ def _print_summary(summary: CheckpointSummary) -> None:
             (f"KV cache per token, {width}", format_size(size))
             for width, size in summary.kv_bytes_per_token.items()
         ),
-        ("weights", f"{format_size(summary.bytes)} in {summary.files} files"),
+        ("weights", f"{format_size(summary.bytes)} in {counted(summary.files, 'file')}"),
     ]
     print_table(str(summary.path), ("property", "value"), rows)
     print_table(
@@ -237,8 +237,8 @@ def _print_report(report: CheckpointReport) -> None:
     ]
     if rows:
         print_table(str(report.path), ("grade", "what", "where"), rows)
-    read = [f"{len(report.files)} files", f"{report.tensors} tensors"]
-    read.append(f"{report.digests_checked} digests")
+    read = [counted(len(report.files), "file"), counted(report.tensors, "tensor")]
+    read.append(counted(report.digests_checked, "digest"))
     read.append("all values" if report.values_checked else "values not read (--deep)")
     state = "unusable" if report.faults else "sound"
     typer.echo(f"{report.path}: {state}; checked: {', '.join(read)}")

@@ -110,8 +110,10 @@ def _print(plan: Plan) -> None:
         ("formats", f"{resolved.weights.name} weights{block}, {resolved.kv_cache.name} KV cache"),
         ("GPU", _gpus(plan)),
     ]
+    # Without a sum nobody knows whether it fits.
+    open_ = "" if plan.memory else ", if it fits: no GPU is named, so memory was not checked"
     print_table(
-        f"{plan.deployment.name} can be built", ("what", "which"), [r for r in rows if r[1]]
+        f"{plan.deployment.name} can be built{open_}", ("what", "which"), [r for r in rows if r[1]]
     )
     _print_memory(plan)
     for command in plan.commands:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from toolkit.cli.options import JsonOption
-from toolkit.cli.output import print_json, print_table
+from toolkit.cli.output import counted, print_json, print_table
 from toolkit.cli.run_options import NameArgument, RunWorkspaceOption, locate
 from toolkit.spec.units import format_duration
 
@@ -36,7 +36,7 @@ def status_command(
         print_json([each.as_json() for each in found])
         return
     print_table(
-        f"{len(found)} deployments in {root}",
+        f"{counted(len(found), 'deployment')} in {root}",
         ("name", "status", "up", "HTTP", "gRPC", "running", "waiting", "KV cache", "restarts"),
         (_row(each) for each in found),
         right="running,waiting,KV cache,restarts",
@@ -53,8 +53,8 @@ def _row(status: ServerStatus) -> tuple[str, ...]:
         state.name,
         status.status,
         "-" if status.uptime_s is None else format_duration(status.uptime_s),
-        state.endpoints.http_url,
-        state.endpoints.grpc_url,
+        state.endpoints.http_url if state.http_port else "-",
+        state.endpoints.grpc_url if state.grpc_port else "-",
         _number(load.running if load else None),
         _number(load.waiting if load else None),
         "-" if use is None else f"{use:.0%}",

@@ -57,6 +57,7 @@ class BuildResult:
     runtime: BuiltRuntime = "openvino"
     commands: tuple[str, ...] = ()
     preview: Mapping[str, str] = field(default_factory=dict)
+    obstacle: str = ""
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of the stage ``name``, None when the build has no such stage."""
@@ -112,7 +113,8 @@ def build(
         # Without a network a dry run still tells what it can.
         if not dry_run or not (configs.model or isinstance(error, EnvironmentError_)):
             raise
-        return _preview(job, run, runtime, configs, reachable=False)
+        preview = _preview(job, run, runtime, configs, reachable=False)
+        return replace(preview, obstacle=error.message)
     if dry_run and not checkpoint.reused:
         return _preview(job, run, runtime, configs, reachable=True)
     if runtime == "openvino":
