@@ -129,7 +129,8 @@ def _free_socket() -> socket.socket:
 
 
 def _server(app: Any, **more: Any) -> uvicorn.Server:
-    options: dict[str, Any] = {"http": GatewayProtocol, "log_level": "warning", "lifespan": "off"}
+    # Without a configuration of its own, what the server logs reaches the tests.
+    options: dict[str, Any] = {"http": GatewayProtocol, "log_config": None, "lifespan": "off"}
     return uvicorn.Server(uvicorn.Config(app, **{**options, **more}))
 
 

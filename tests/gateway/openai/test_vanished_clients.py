@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 
 import httpx
@@ -16,6 +17,15 @@ from toolkit.gateway.openai import ApiSettings, GatewayProtocol, create_app
 from toolkit.gateway.work import Final, Piece, Usage
 
 BODY = {"model": "smollm2", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 100}
+
+
+@pytest.fixture(autouse=True)
+def _no_complaints(caplog):
+    """A client that behaves badly is nothing that the server logs an error about."""
+    yield
+    assert [
+        record for record in caplog.get_records("call") if record.levelno >= logging.ERROR
+    ] == []
 
 
 class Active:
@@ -220,10 +230,10 @@ def test_a_reader_that_is_slow_at_the_end_is_waited_for(sample_model):
 
     async def main():
         async with serving(application(sample_model, Scripted(script)), http=Watched) as port:
-            connection = await ask(port, receive_buffer=4096)
+            connection = await ask(port, receive_buffer=65536)
             loop, data = asyncio.get_running_loop(), bytearray()
             while b"usage" not in data[-1000:]:
-                data += await loop.sock_recv(connection, 16384)
+                data += await loop.sock_recv(connection, 32768)
                 await asyncio.sleep(0.005)
             return data
 

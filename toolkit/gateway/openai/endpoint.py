@@ -12,7 +12,14 @@ from toolkit.gateway.guard.admission import Caller
 from toolkit.gateway.openai.building import Asker, Plan, build_job
 from toolkit.gateway.openai.classes import HEADER, request_class
 from toolkit.gateway.openai.errors import internal_error, invalid, of_validation
-from toolkit.gateway.openai.exchange import ClientGone, Exchange, Receive, Scope, Send
+from toolkit.gateway.openai.exchange import (
+    ClientGone,
+    ClientTooSlow,
+    Exchange,
+    Receive,
+    Scope,
+    Send,
+)
 from toolkit.gateway.openai.fields import GenerationRequest
 from toolkit.gateway.openai.frames import Frames
 from toolkit.gateway.openai.job import Job
@@ -54,9 +61,11 @@ class GeneratingEndpoint(ABC, Generic[RequestT]):
             await self._serve(exchange)
         except GatewayError as error:
             await exchange.refuse(error)
-        except ClientGone as gone:
-            exchange.record.outcome = "client_too_slow" if gone.args else "client_gone"
+        except ClientTooSlow:
+            exchange.record.outcome = "client_too_slow"
             await exchange.abort()
+        except ClientGone:
+            exchange.record.outcome = "client_gone"
         except Exception:
             _LOG.exception("request %s failed", exchange.request_id)
             if exchange.started:

@@ -33,7 +33,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class ClientGone(Exception):  # noqa: N818 - nothing is wrong with the request
-    """The client has left, or takes nothing any more: nobody is there to answer."""
+    """The client has left: nobody is there to answer."""
+
+
+class ClientTooSlow(ClientGone):
+    """The client takes nothing, or too little: it is not waited for any more."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any
 
-from toolkit.gateway.openai.exchange import ClientGone, Send
+from toolkit.gateway.openai.exchange import ClientTooSlow, Send
 
 
 class Outlet:
@@ -65,7 +65,7 @@ class Outlet:
         """Wait until the server has taken what was sent.
 
         Raises:
-            ClientGone: it did not.
+            ClientTooSlow: it did not.
         """
         while self._waiting is not None and self._error is None:
             await asyncio.wait([self._waiting])
@@ -86,7 +86,7 @@ class Outlet:
         self._timer.cancel()
         self._waiting = None
         if task.cancelled():
-            self._error = self._error or ClientGone()
+            self._error = self._error or ClientTooSlow()
             return
         error = task.exception()
         if isinstance(error, Exception):
@@ -95,7 +95,7 @@ class Outlet:
             self._on_ready()
 
     def _stalled(self) -> None:
-        self._give_up(ClientGone(f"took nothing for {self._stall_timeout:g} s"))
+        self._give_up(ClientTooSlow(f"took nothing for {self._stall_timeout:g} s"))
 
     def _give_up(self, error: Exception) -> None:
         self._error = error

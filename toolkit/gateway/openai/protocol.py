@@ -98,7 +98,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Break off; the kernel as well forgets what the client has not taken."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
-            # It may be closed already.
-            with contextlib.suppress(OSError):
+            # It may be closed already, by us or by the client: uvloop says ValueError then.
+            with contextlib.suppress(OSError, ValueError):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()

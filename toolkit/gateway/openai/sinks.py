@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from toolkit.gateway.openai.errors import error_body
-from toolkit.gateway.openai.exchange import EVENTS, ClientGone, Exchange
+from toolkit.gateway.openai.exchange import EVENTS, ClientTooSlow, Exchange
 from toolkit.gateway.openai.frames import Frames, error_event
 from toolkit.gateway.openai.job import Job
 from toolkit.gateway.openai.outlet import Outlet
@@ -125,7 +125,7 @@ class StreamSink:
             kept[:] = [merged(kept)]
         self._kept_bytes += len(piece.text.encode()) + _TOKEN_BYTES * len(piece.log_probs)
         if self._kept_bytes > self._exchange.settings.max_buffer:
-            self._fail(ClientGone(f"left {self._kept_bytes} bytes unread"))
+            self._fail(ClientTooSlow(f"left {self._kept_bytes} bytes unread"))
 
     def _flush(self) -> None:
         frames = b"".join(
