@@ -53,9 +53,20 @@ def create_app(
         lifespan: Runs around the server's life.
     """
     service = Service(models, generator, admission or OpenAdmission(), settings or ApiSettings())
+    app = Starlette(
+        routes=[*_routes(service, ready), *routes],
+        exception_handlers={HTTPException: _http_error, Exception: _defect},
+        lifespan=lifespan,
+    )
+    app.router.default = _Nothing(service)
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(service: Service, ready: Callable[[], bool]) -> list[Route]:
     plain = _Plain(service, ready, keys=not isinstance(service.admission, OpenAdmission))
     # An endpoint that is no function is ASGI to Starlette: nothing stands between it and a token.
-    own = [
+    return [
         Route("/v1/chat/completions", ChatEndpoint(service)),
         Route("/v1/completions", CompletionEndpoint(service)),
         Route("/v1/models", _Get(service, plain.models)),
@@ -64,14 +75,6 @@ def create_app(
         Route("/ready", _Get(service, plain.ready)),
         Route("/openapi.json", _Get(service, plain.openapi)),
     ]
-    app = Starlette(
-        routes=[*own, *routes],
-        exception_handlers={HTTPException: _http_error, Exception: _defect},
-        lifespan=lifespan,
-    )
-    app.router.default = _Nothing(service)
-    app.router.redirect_slashes = False
-    return app
 
 
 class _Plain:

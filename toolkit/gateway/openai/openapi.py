@@ -104,17 +104,10 @@ def document(version: str, models: Sequence[str], *, keys: bool) -> dict[str, An
 
 
 def _paths(models: Sequence[str]) -> dict[str, Any]:
-    model = {
-        "name": "model",
-        "in": "path",
-        "required": True,
-        "description": "The model's name.",
-        "schema": {"type": "string", "enum": list(models)},
-    }
     return {
         "/v1/models": {"get": _get("listModels", "All models.", ModelList, _READING[:1])},
         "/v1/models/{model}": {
-            "get": _get("retrieveModel", "One model.", ModelCard, _READING, (model,))
+            "get": _get("retrieveModel", "One model.", ModelCard, _READING, (_model(models),))
         },
         "/v1/chat/completions": {
             "post": _post(
@@ -144,6 +137,16 @@ def _paths(models: Sequence[str]) -> dict[str, Any]:
             )
         },
         "/openapi.json": {"get": _self()},
+    }
+
+
+def _model(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "The model's name.",
+        "schema": {"type": "string", "enum": list(names)},
     }
 
 
