@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -140,6 +141,9 @@ def run(plan: GatewayPlan, port: int | None = None) -> None:
         raise SpecError(
             f"the certificate or its key cannot be read: {error}", where="gateway.tls"
         ) from error
+    # uvicorn drains at these, and then raises them again: by then there is nothing left to end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run()
 
 
