@@ -15,6 +15,7 @@ from toolkit.errors import SpecError, UnsupportedError
 from toolkit.pipeline import planning
 from toolkit.pipeline.planning import Plan, make_plan, settle
 from toolkit.quantize.check import check
+from toolkit.releases import release
 from toolkit.spec.models import Deployment, Engine, Quantization
 
 GIB = 2**30
@@ -216,3 +217,10 @@ def test_what_does_not_fit_on_the_cpu_is_refused(available: int, where: str) -> 
         on_host({"limits": {"max_seq_len": 131072}}, available=available)
     assert caught.value.where == where
     assert caught.value.details
+
+
+def test_where_a_table_was_read_agrees_with_the_table() -> None:
+    told = planned({"runtime": "tensorrt", "release": "1.2.1"}, gpu="H100").notes[-1]
+    kinds = {source.checked for source in release("1.2.1").sources["build_flags"]}
+    assert ("at the release's tag" in told) == ("tag" in kinds)
+    assert ("near it" in told) == ("near" in kinds)

@@ -243,6 +243,8 @@ def _notes(deployment: Deployment, target: Target, memory: MemoryPlan | None) ->
             f"serving.image: {target.release.built_image}"
         )
     section = "build_flags" if target.runtime == "tensorrt" else "llm_api"
-    how = _HOW[target.release.checked(section)]
+    sources = {source.checked for source in target.release.sources[section]}
+    first, *rest = [how for grade, how in _HOW.items() if grade in sources]
+    how = f"{first}{''.join(f', parts of it {other}' for other in rest)}"
     notes.append(f"{target.release.title}: {_CHECKED.format(how=how)}")
     return notes
