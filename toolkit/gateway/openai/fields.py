@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
 
 UNSUPPORTED = "unsupported"
 """pydantic's ``type`` of a refusal by name."""
@@ -28,17 +35,29 @@ class Fields(BaseModel):
     )
 
 
-def refused(why: str, *harmless: Any) -> Any:
-    """The type of a field that may only hold null or one of the ``harmless`` values."""
+class Refused:
+    """Annotates a field that may only hold null or one of the ``harmless`` values."""
 
-    def check(value: Any) -> Any:
+    def __init__(self, why: str, *harmless: Any) -> None:
+        self._why = why
+        self._harmless = (None, *harmless)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        description = f"Anything else is refused: it {self._why}."
+        return {"enum": list(self._harmless), "description": description}
+
+    def _check(self, value: Any) -> Any:
         # Types count as well: True is not 1.
-        if any(value == each and type(value) is type(each) for each in (None, *harmless)):
+        if any(value == each and type(value) is type(each) for each in self._harmless):
             return value
-        raise PydanticCustomError(UNSUPPORTED, "{why}", {"why": why})
-
-    schema = {"enum": [None, *harmless], "description": f"Anything else is refused: it {why}."}
-    return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+        raise PydanticCustomError(UNSUPPORTED, "{why}", {"why": self._why})
 
 
 def _not_empty(values: str | list[str] | None) -> tuple[str, ...]:
@@ -93,7 +112,7 @@ class GenerationRequest(Fields):
         default=None,
         description="A request class of the deployment; `auto` and `default` mean the default.",
     )
-    logit_bias: refused("is something that engines do not offer", {}) = None  # type: ignore[valid-type]
+    logit_bias: Annotated[Any, Refused("is something that engines do not offer", {})] = None
     top_k: int | None = Field(
         default=None, ge=-1, lt=_INT32, description="Extension: -1 and 0 mean all tokens."
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from toolkit.gateway.openai.fields import UNSUPPORTED, Fields, refused
+from toolkit.gateway.openai.fields import UNSUPPORTED, Fields, Refused
 from toolkit.gateway.openai.tool_fields import ToolCall
 
 _TEXT_ONLY = "takes parts of type text only"
@@ -57,8 +57,8 @@ class AssistantMessage(Fields):
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
-    audio: refused("is something that text models do not have") = None  # type: ignore[valid-type]
-    function_call: refused("is replaced by tool_calls") = None  # type: ignore[valid-type]
+    audio: Annotated[Any, Refused("is something that text models do not have")] = None
+    function_call: Annotated[Any, Refused("is replaced by tool_calls")] = None
 
 
 class ToolMessage(Fields):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from toolkit.gateway.openai.fields import Fields, GenerationRequest, refused
+from toolkit.gateway.openai.fields import Fields, GenerationRequest, Refused
 from toolkit.gateway.openai.messages import Message
 from toolkit.gateway.openai.tool_fields import ToolChoice, ToolDefinition
 
@@ -55,7 +55,7 @@ class ChatCompletionRequest(GenerationRequest):
         default=None, ge=1, lt=2**31, description="Goes before its older name, max_tokens."
     )
     logprobs: bool | None = Field(default=None, description="Of the chosen tokens.")
-    top_logprobs: refused(_CHOSEN_ONLY, 0) = None  # type: ignore[valid-type]
+    top_logprobs: Annotated[Any, Refused(_CHOSEN_ONLY, 0)] = None
     response_format: ResponseFormat | None = Field(
         default=None, description="Anything but text needs a guided model."
     )
@@ -81,15 +81,15 @@ class ChatCompletionRequest(GenerationRequest):
     prompt_cache_key: str | None = Field(
         default=None, description="Without effect: prefixes are found by their tokens."
     )
-    store: refused(_NOT_KEPT, False) = None  # type: ignore[valid-type]
-    modalities: refused(_TEXT_MODEL, ["text"]) = None  # type: ignore[valid-type]
-    audio: refused(_TEXT_MODEL) = None  # type: ignore[valid-type]
-    functions: refused("is replaced by tools", []) = None  # type: ignore[valid-type]
-    function_call: refused("is replaced by tool_choice") = None  # type: ignore[valid-type]
-    prediction: refused("is not offered; the engine speculates by itself") = None  # type: ignore[valid-type]
-    verbosity: refused("is nothing that this model knows") = None  # type: ignore[valid-type]
-    web_search_options: refused("is not offered") = None  # type: ignore[valid-type]
-    moderation: refused("is not offered") = None  # type: ignore[valid-type]
+    store: Annotated[Any, Refused(_NOT_KEPT, False)] = None
+    modalities: Annotated[Any, Refused(_TEXT_MODEL, ["text"])] = None
+    audio: Annotated[Any, Refused(_TEXT_MODEL)] = None
+    functions: Annotated[Any, Refused("is replaced by tools", [])] = None
+    function_call: Annotated[Any, Refused("is replaced by tool_choice")] = None
+    prediction: Annotated[Any, Refused("is not offered; the engine speculates by itself")] = None
+    verbosity: Annotated[Any, Refused("is nothing that this model knows")] = None
+    web_search_options: Annotated[Any, Refused("is not offered")] = None
+    moderation: Annotated[Any, Refused("is not offered")] = None
 
     @property
     def limit(self) -> int | None:
@@ -117,6 +117,6 @@ class CompletionRequest(GenerationRequest):
     echo: bool | None = Field(
         default=None, description="Begin the answer with the prompt; not with logprobs."
     )
-    logprobs: refused(_CHOSEN_ONLY, 0) = None  # type: ignore[valid-type]
-    suffix: refused("is not offered: models here only go on", "") = None  # type: ignore[valid-type]
+    logprobs: Annotated[Any, Refused(_CHOSEN_ONLY, 0)] = None
+    suffix: Annotated[Any, Refused("is not offered: models here only go on", "")] = None
     best_of: int | None = Field(default=None, ge=1, description="Only what n says.")
