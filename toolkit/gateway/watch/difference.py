@@ -140,7 +140,7 @@ def _with_rates(view: ClassView, old: ClassReading, new: ClassReading, seconds: 
     tokens = _rates(old.tokens, new.tokens, seconds)
     return replace(
         view,
-        requests_per_s=sum(ended.values()),
+        requests_per_s=sum(ended.values(), 0.0),
         ended_per_s=ended,
         prompt_tokens_per_s=tokens.get("prompt", 0.0),
         cached_tokens_per_s=tokens.get("cached", 0.0),
@@ -180,7 +180,7 @@ def _engine_classes(span: _Span) -> Iterator[ClassView]:
             tokens = _rates(old.tokens, new.tokens, span.seconds)
             view = replace(
                 view,
-                requests_per_s=sum(ended.values()) if new.ended else None,
+                requests_per_s=sum(ended.values(), 0.0) if new.ended else None,
                 ended_per_s=ended,
                 prompt_tokens_per_s=tokens.get("input"),
                 cached_tokens_per_s=tokens.get("input_cached"),
