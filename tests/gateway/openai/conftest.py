@@ -32,6 +32,7 @@ class Target:
     max_input_len: int
     max_seq_len: int
     guided: bool = False
+    real: bool = False
 
     def client(self) -> OpenAI:
         from openai import OpenAI
@@ -66,14 +67,15 @@ def target(request: pytest.FixtureRequest, sample_model: ServedModel) -> Iterato
     from toolkit.gateway.openai import create_app
 
     if request.param == "real" and REAL in os.environ:
-        yield Target(os.environ[REAL], "smollm2", 1792, 2048)
+        yield Target(os.environ[REAL], "smollm2", 1792, 2048, real=True)
         return
     if request.param == "real":
         app = _real(request)
     else:
         app = create_app({sample_model.name: sample_model}, Talker(sample_model.vocabulary))
     with served_in_thread(app, lifespan="auto") as port:
-        yield Target(f"http://127.0.0.1:{port}", sample_model.name, 1792, 2048)
+        real = request.param == "real"
+        yield Target(f"http://127.0.0.1:{port}", sample_model.name, 1792, 2048, real=real)
 
 
 def _real(request: pytest.FixtureRequest) -> Any:

@@ -25,6 +25,8 @@ OPERATIONS = (
 
 @pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
 def test_generated_requests_find_no_defect_and_no_undocumented_answer(target, method, path, mode):
+    if target.real:
+        pytest.skip("generated requests ask for as many tokens as there are")
     schemathesis = pytest.importorskip("schemathesis")
     checks = schemathesis.checks
     schema = schemathesis.openapi.from_url(f"{target.url}/openapi.json")
