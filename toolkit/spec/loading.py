@@ -39,12 +39,7 @@ class LoadedDeployment:
 
         ``hf://`` and ``sample:`` sources stay as they are; ``~`` is the user's home.
         """
-        if _SCHEME.match(source):
-            return source
-        path = Path(source)
-        with contextlib.suppress(RuntimeError):  # "~name" where nobody is so called
-            path = path.expanduser()
-        return os.path.normpath(self.path.resolve().parent / path)
+        return absolute(source, self.path)
 
     def resolved(self) -> Deployment:
         """The deployment with every path in it made absolute."""
@@ -65,17 +60,9 @@ class LoadedDeployment:
                 "engine": original.engine.model_copy(
                     update={"speculation": self._speculation(), "lora": self._lora()}
                 ),
-                "gateway": self._gateway(),
+                "gateway": absolute_gateway(original.gateway, self.path),
             }
         )
-
-    def _gateway(self) -> Gateway:
-        gateway, tls = self.deployment.gateway, self.deployment.gateway.tls
-        if tls is not None:
-            files = (self.absolute(tls.certificate), self.absolute(tls.key))
-            tls = Tls(certificate=files[0], key=files[1])
-        keys = gateway.keys and self.absolute(gateway.keys)
-        return gateway.model_copy(update={"keys": keys, "tls": tls})
 
     def _lora(self) -> object:
         lora = self.deployment.engine.lora
@@ -93,6 +80,25 @@ class LoadedDeployment:
             draft = chosen.draft.model_copy(update={"source": source})
             return chosen.model_copy(update={"draft": draft})
         return chosen
+
+
+def absolute(source: str, file: Path) -> str:
+    """``source`` as ``file`` means it: a path counts from the folder of the file."""
+    if _SCHEME.match(source):
+        return source
+    path = Path(source)
+    with contextlib.suppress(RuntimeError):  # "~name" where nobody is so called
+        path = path.expanduser()
+    return os.path.normpath(file.resolve().parent / path)
+
+
+def absolute_gateway(gateway: Gateway, file: Path) -> Gateway:
+    """``gateway`` with the paths that ``file`` gives in it made absolute."""
+    tls = gateway.tls
+    if tls is not None:
+        tls = Tls(certificate=absolute(tls.certificate, file), key=absolute(tls.key, file))
+    keys = gateway.keys and absolute(gateway.keys, file)
+    return gateway.model_copy(update={"keys": keys, "tls": tls})
 
 
 def load(
@@ -115,6 +121,21 @@ def load(
         SpecError: the file, a variable or a flag is wrong. ``where`` is the place of the first
             mistake, such as ``deploy.yaml:12:5``; ``details`` has one line for each other one.
     """
+    root: Node = read_document(path, environ=environ)
+    refuse_near_misses(environ, Deployment.model_fields)
+    root = apply(root, [*from_environment(environ), *from_flags(overrides)])
+    return LoadedDeployment(validate(root), path, _mapping(root))
+
+
+def read_document(path: Path, *, environ: Mapping[str, str] | None = os.environ) -> MappingNode:
+    """The file as data that knows its places, nothing checked but that it holds sections.
+
+    Args:
+        environ: Where ``${NAME}`` references are looked up; None leaves them alone.
+
+    Raises:
+        SpecError: it cannot be read, is empty, or no YAML with sections.
+    """
     root = parse(_read(path), str(path), environ=environ)
     if root is None or (isinstance(root, ScalarNode) and root.value is None):
         raise SpecError(
@@ -128,9 +149,7 @@ def load(
             where=str(root.place),
             hint="toolkit init --model SOURCE writes one to start from",
         )
-    refuse_near_misses(environ, Deployment.model_fields)
-    root = apply(root, [*from_environment(environ), *from_flags(overrides)])
-    return LoadedDeployment(validate(root), path, _mapping(root))
+    return root
 
 
 def validate(root: Node) -> Deployment:
