@@ -159,12 +159,13 @@ def test_a_deployment_file_gives_name_targets_and_place(
     (folder,) = (chat.parent / ".toolkit" / "bench").iterdir()
     printed = capsys.readouterr().out
     assert str(folder) in printed
-    assert "in SLO (quick): within TTFT 60000 ms" in printed
+    assert "in SLO: within TTFT 60000 ms" in printed
     report = read_report(folder)
     assert report.target.name == "chat"
     assert report.objectives[""].ttft_ms == 60000
     lazy = ("--with", "workload.request_class=lazy")
     assert run(["bench", str(chat), *SHORT, *arguments, *lazy]) == 5
+    assert "in SLO: within TTFT 0.001 ms" in capsys.readouterr().out
 
 
 def test_what_was_not_deployed_here_is_not_measured(

@@ -313,13 +313,18 @@ def _show(report: Any, folder: Path | None, as_json: bool) -> None:
     print_table(f"{report.title}{partial}", table.columns, table.rows, right=right)
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
-    for name, objective in report.objectives.items():
-        limits = objective.model_dump(exclude_none=True)
-        if "in SLO" in table.columns and limits:
-            parts = (f"{key.removesuffix('_ms').upper()} {v:g} ms" for key, v in limits.items())
-            typer.echo(f"in SLO{f' ({name})' if name else ''}: within {', '.join(parts)}")
+    if "in SLO" in table.columns:
+        typer.echo(f"in SLO: within {_limits(report)}")
     if written:
         typer.echo(f"report: {written[-1]}")
+
+
+def _limits(report: Any) -> str:
+    """The targets that requests of this workload are held against."""
+    chosen = getattr(report.workload, "request_class", None) or ""
+    objective = report.objectives.get(chosen) or report.objectives[""]
+    limits = objective.model_dump(exclude_none=True)
+    return ", ".join(f"{key.removesuffix('_ms').upper()} {v:g} ms" for key, v in limits.items())
 
 
 def _judge(report: Any, on_errors: bool, least: float | None) -> None:

@@ -148,7 +148,7 @@ def _remarks(stage: str, notes: Any) -> str:
     if stage == "engine" and "target" in notes:
         carried = notes["target"]["carried"]
         counts = ((how.removeprefix("none "), count) for how, count in carried.items())
-        return ", ".join(f"{count} weights {how}" for how, count in counts)
+        return ", ".join(f"{count} {how}" for how, count in counts)
     if stage == "repository" and notes.get("warnings"):
         return f"{len(notes['warnings'])} warnings: {notes['warnings'][0]}"
     return ""
