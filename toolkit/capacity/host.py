@@ -109,7 +109,7 @@ def fit_host(
     fixed = tuple(_fixed(engine, resolved, arch, draft))
     block = engine.kv_cache.tokens_per_block
     sequence = -(-engine.limits.max_seq_len // block) * block
-    per_token = sum(_kv_bytes(each, resolved) for each in (arch, draft) if each is not None)
+    per_token = sum(host_kv_bytes(each, resolved) for each in (arch, draft) if each is not None)
     wanted = engine.kv_cache.size or int(engine.limits.max_batch_size * sequence * per_token)
     share = int((free - sum(line.bytes for line in fixed)) * engine.kv_cache.free_memory_fraction)
     pool = min(wanted, share)
@@ -161,7 +161,9 @@ def _entry(text: str, name: str) -> int | None:
 def _fixed(
     engine: Engine, resolved: ResolvedQuantization, arch: Architecture, draft: Architecture | None
 ) -> Iterator[Line]:
-    yield Line("weights", _weights(arch, resolved), f"{resolved.weights.name}, as compiled")
+    yield Line(
+        "weights", host_weight_bytes(arch, resolved), f"{resolved.weights.name}, as compiled"
+    )
     if draft is not None:
         yield Line("draft weights", 2 * draft.parameters, "in 16 bit")
     rows = engine.limits.max_batch_size * (
@@ -173,7 +175,8 @@ def _fixed(
     yield Line("activations", tokens * widest * 4 * 4, f"estimate for {tokens} tokens a step")
 
 
-def _weights(arch: Architecture, resolved: ResolvedQuantization) -> int:
+def host_weight_bytes(arch: Architecture, resolved: ResolvedQuantization) -> int:
+    """Bytes of the weights in the compiled graph, the table of embeddings once."""
     quantized = set(resolved.modules)
     bits = _STORED_BITS.get(resolved.weights.name, 16)
     total = arch.vocab_size * arch.hidden_size * 2
@@ -189,7 +192,8 @@ def _weights(arch: Architecture, resolved: ResolvedQuantization) -> int:
     return total
 
 
-def _kv_bytes(arch: Architecture, resolved: ResolvedQuantization) -> float:
+def host_kv_bytes(arch: Architecture, resolved: ResolvedQuantization) -> float:
+    """Bytes of KV cache that a token takes."""
     if resolved.kv_cache.name == "none":
         return arch.kv_bytes_per_token(2)
     heads = 2 * arch.num_layers * arch.num_kv_heads

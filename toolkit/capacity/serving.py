@@ -1,0 +1,191 @@
+"""Latency and throughput of one replica under load, from the time that its steps take.
+
+In-flight batching in a steady state: every step gives each running request its next token and
+computes the prompts that arrived meanwhile. With b requests running, answers of n tokens and e
+tokens a step, b e / n requests end in a step, and as many prompts are computed in one. So the
+time between tokens holds the prefill of the others, as it does on a real server.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from toolkit.capacity.efficiency import Efficiency
+from toolkit.capacity.roofline import Device, Step, Work, prompt_step, step_seconds
+from toolkit.capacity.traffic import Traffic
+
+_ROUNDS = 40
+_SPARE = 2.0
+"""Slots kept for chance, in standard deviations: with arrivals at random the number of running
+requests is Poisson's (M/G/infinity), so it stays below its mean and two of them 98 % of the time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One copy of the model on its devices.
+
+    Attributes:
+        kv_tokens: Tokens that the KV cache holds; 0 stands for enough.
+        max_batch: Requests that may run at once; 0 stands for as many as the cache holds.
+        step_tokens: Prompt tokens that one step may compute.
+        draft: The draft model's work for each drafted token, where there is such a model.
+    """
+
+    work: Work
+    device: Device
+    factors: Efficiency
+    kv_tokens: int = 0
+    max_batch: int = 0
+    step_tokens: int = 8192
+    draft: Work | None = None
+
+    def slots(self, traffic: Traffic) -> float:
+        """Requests of this size that run at once."""
+        length = traffic.prompt_tokens + traffic.output_tokens + traffic.drafts
+        most = self.kv_tokens / length if self.kv_tokens else math.inf
+        return min(most, self.max_batch or math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A replica under one load; means, not percentiles.
+
+    Attributes:
+        running: Requests that are decoded at once.
+        rate: Requests a second.
+        ttft_s: Seconds to the first token, waiting for other prompts counted.
+        tpot_s: Seconds between tokens.
+        output_tokens_per_s: Of all requests together.
+    """
+
+    running: float
+    rate: float
+    ttft_s: float
+    tpot_s: float
+    output_tokens_per_s: float
+
+
+def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate:
+    """The replica with this many requests running all the time: so many users, one each."""
+    prompts = running * traffic.tokens_per_step / traffic.output_tokens
+    step = _step_seconds(replica, traffic, running, prompts)
+    tpot = step / traffic.tokens_per_step
+    rate = prompts / step
+    return Estimate(
+        running=running,
+        rate=rate,
+        ttft_s=_first_token(replica, traffic, running, rate, step),
+        tpot_s=tpot,
+        output_tokens_per_s=running / tpot,
+    )
+
+
+def at_rate(replica: Replica, traffic: Traffic, rate: float) -> Estimate | None:
+    """The replica with so many requests a second arriving at random; None if it falls behind."""
+    most = usable_slots(replica, traffic)
+    low, high = 0.0, 1.0
+    while with_running(replica, traffic, high).rate < rate:
+        low, high = high, high * 2
+        if low > most or high > 1e6:
+            return None
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2
+        if with_running(replica, traffic, middle).rate < rate:
+            low = middle
+        else:
+            high = middle
+    return with_running(replica, traffic, high) if high <= most else None
+
+
+def usable_slots(replica: Replica, traffic: Traffic) -> float:
+    """Mean number of running requests that leaves room for chance."""
+    slots = replica.slots(traffic)
+    if math.isinf(slots):
+        return slots
+    root = (-_SPARE + math.sqrt(_SPARE**2 + 4 * slots)) / 2
+    return root**2
+
+
+def best_within(
+    replica: Replica, traffic: Traffic, *, ttft_s: float, tpot_s: float
+) -> Estimate | None:
+    """The greatest load that keeps both means; None if not even a single request does."""
+
+    def good(running: float) -> Estimate | None:
+        made = with_running(replica, traffic, running)
+        return made if made.ttft_s <= ttft_s and made.tpot_s <= tpot_s else None
+
+    most = min(usable_slots(replica, traffic), 4096.0)
+    low = 0.01
+    best = good(low) if most >= low else None
+    if best is None or (whole := good(most)) is not None:
+        return best and whole
+    high = most
+    for _ in range(_ROUNDS):
+        middle = math.sqrt(low * high)
+        made = good(middle)
+        if made is None:
+            high = middle
+        else:
+            low, best = middle, made
+        if high - low < 0.001 * high:
+            break
+    return best
+
+
+def speculation_gain(replica: Replica, traffic: Traffic, running: float) -> float:
+    """How many times faster tokens come than without drafts; below 1 where drafts cost more."""
+    plain = replace(traffic, drafts=0)
+    return (
+        with_running(replica, plain, running).tpot_s
+        / with_running(replica, traffic, running).tpot_s
+    )
+
+
+def reuse_gain(replica: Replica, traffic: Traffic) -> float:
+    """How many times sooner the first token of a lone request comes with this hit rate."""
+    without = step_seconds(
+        replica.work, replica.device, replica.factors, prompt_step(traffic.prompt_tokens)
+    )
+    cached = prompt_step(traffic.prompt_tokens, cached=traffic.cached_tokens)
+    return without / step_seconds(replica.work, replica.device, replica.factors, cached)
+
+
+def _step_seconds(replica: Replica, traffic: Traffic, running: float, prompts: float) -> float:
+    prompt = prompt_step(traffic.prompt_tokens, cached=traffic.cached_tokens)
+    step = Step(
+        decodes=running,
+        context=traffic.prompt_tokens + traffic.output_tokens / 2,
+        prompt_tokens=prompts * prompt.prompt_tokens,
+        prompt_pairs=prompts * prompt.prompt_pairs,
+        prompt_rows=prompts,
+        queries=traffic.drafts + 1,
+    )
+    seconds = step_seconds(replica.work, replica.device, replica.factors, step)
+    if replica.draft is None or not traffic.drafts:
+        return seconds
+    drafted = replace(step, queries=1)
+    more = replace(drafted, prompt_tokens=0.0, prompt_pairs=0.0, prompt_rows=0.0)
+    first = step_seconds(replica.draft, replica.device, replica.factors, drafted)
+    again = step_seconds(replica.draft, replica.device, replica.factors, more)
+    return seconds + first + (traffic.drafts - 1) * again
+
+
+def _first_token(
+    replica: Replica, traffic: Traffic, running: float, rate: float, step: float
+) -> float:
+    """Half a step, the prompts in front (M/D/1: Pollaczek and Khinchine), and the own prompt.
+
+    Prompts are computed one after another beside the decoding requests, in chunks of
+    ``step_tokens``.
+    """
+    lone = _step_seconds(replica, traffic, running, 0.0)
+    with_one = _step_seconds(replica, traffic, running, 1.0)
+    chunks = math.ceil((traffic.prompt_tokens - traffic.cached_tokens) / replica.step_tokens)
+    own = with_one + (chunks - 1) * lone
+    busy = min(rate * (with_one - lone), 1.0)
+    if busy >= 1.0:
+        return math.inf
+    return step / 2 + busy / (2 * (1 - busy)) * own + own
