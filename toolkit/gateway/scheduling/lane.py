@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
@@ -143,7 +143,8 @@ class Lane:
             behind = 0.0
             if not len(queue):
                 free = sum(replica.room(now) for replica in up)
-                if free > self._wanted(name, now):
+                waiting = [other for other, others in self.order.queues.items() if len(others)]
+                if free > self._wanted(name, waiting, now):
                     return 0.0
         queues, capacity = self.order.queues, self._capacity
         if self._fair:
@@ -175,7 +176,8 @@ class Lane:
         if not rooms or not len(self):
             self._reserve.idles(0, now)
             return sent
-        wanted = {name: self._wanted(name, now) for name, q in self.order.queues.items() if len(q)}
+        waiting = [name for name, queue in self.order.queues.items() if len(queue)]
+        wanted = {name: self._wanted(name, waiting, now) for name in waiting}
         while rooms and (found := self._next(rooms, wanted, up, now)):
             job, replica = found
             self._send(job, replica, now)
@@ -196,17 +198,11 @@ class Lane:
         times += [replica.metrics_expire_at(now) for replica in self.up()]
         return min((t for t in times if t is not None and t > now), default=None)
 
-    def _wanted(self, name: str, now: float) -> int:
+    def _wanted(self, name: str, waiting: Collection[str], now: float) -> int:
         if not self._fair:
             return 0
         capacity = self._capacity
-        return self._reserve.wanted(
-            name,
-            capacity.ends_per_s,
-            capacity.start_s,
-            now,
-            waiting=[other for other, queue in self.order.queues.items() if len(queue)],
-        )
+        return self._reserve.wanted(name, capacity.ends_per_s, capacity.start_s, now, waiting)
 
     def _next(
         self, rooms: Mapping[Replica, int], wanted: Mapping[str, int], up: list[Replica], now: float

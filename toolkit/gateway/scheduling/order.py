@@ -47,13 +47,15 @@ class ClassQueue:
         first = self._by_age.first()
         return first[1] if first else None
 
-    def candidates(self, now: float, starvation_after: float) -> list[Job]:
+    def candidates(self, now: float, starvation_after: float) -> Iterator[Job]:
         """The first by rank, or the oldest before them once it has waited too long."""
-        oldest = self.oldest()
-        ranked = self._ranked.smallest(CANDIDATES)
-        if oldest is None or now - oldest.ticket.arrived < starvation_after:
-            return ranked
-        return [oldest, *(job for job in ranked if job is not oldest)]
+        oldest, first = self.oldest(), self._ranked.first()
+        if oldest is None or first is None:
+            return
+        head = first[1] if now - oldest.ticket.arrived < starvation_after else oldest
+        yield head
+        # Hardly ever needed: only when the first did not fit.
+        yield from (job for job in self._ranked.smallest(CANDIDATES) if job is not head)
 
 
 class Order(Protocol):
