@@ -221,6 +221,34 @@ def test_size_is_told_before_and_after(sample_model):
     assert works[0].owner == "a"
 
 
+def test_what_is_refused_behind_the_api_costs_a_key_nothing(sample_model):
+    async def script(work):
+        raise GatewayError(429, "full", code="queue_full", retry_after_s=1)
+        yield
+
+    guard = Guard(Caller("a"))
+    answer, _, _ = post(sample_model, CHAT, headers=RIGHT, admission=guard, pieces=script)
+    assert answer.status_code == 429
+    assert (guard.tokens, guard.open) == ([], 0)
+
+
+@pytest.mark.parametrize(("allowed", "seen"), [((), True), (("smollm2",), True), (("x",), False)])
+def test_a_key_sees_the_models_that_it_may_use(sample_model, allowed, seen):
+    async def main():
+        guard = Guard(Caller("a", models=allowed))
+        app = create_app({"smollm2": sample_model}, Scripted([]), admission=guard)
+        async with (
+            serving(app) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=RIGHT) as http,
+        ):
+            listed = (await http.get("/v1/models")).json()["data"]
+            return listed, (await http.get("/v1/models/smollm2")).status_code
+
+    listed, status = asyncio.run(main())
+    assert [model["id"] for model in listed] == (["smollm2"] if seen else [])
+    assert status == (200 if seen else 404)
+
+
 def test_a_limit_that_is_reached_is_told(sample_model):
     refusal = GatewayError(429, "slowly", kind="rate_limit_error", retry_after_s=3)
     guard = Guard(Caller("a"), refusal)

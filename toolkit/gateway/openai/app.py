@@ -21,7 +21,7 @@ from toolkit.gateway.openai.exchange import Exchange, Receive, Scope, Send
 from toolkit.gateway.openai.openapi import document
 from toolkit.gateway.openai.responses import ModelCard, ModelList, Status
 from toolkit.gateway.openai.served import ServedModel
-from toolkit.gateway.openai.service import Service
+from toolkit.gateway.openai.service import Service, unknown_model
 from toolkit.gateway.openai.settings import ApiSettings
 from toolkit.gateway.work import GatewayError, Generator
 
@@ -86,14 +86,22 @@ class _Plain:
         self._document = orjson.dumps(document(__version__, sorted(service.models), keys=keys))
 
     async def models(self, exchange: Exchange) -> None:
-        self._service.admission.authenticate(exchange.headers)
-        cards = [_card(model) for model in self._service.models.values()]
+        cards = [_card(model) for model in self._shown(exchange).values()]
         await exchange.answer(ModelList(data=cards).model_dump_json().encode())
 
     async def model(self, exchange: Exchange) -> None:
-        self._service.admission.authenticate(exchange.headers)
-        model = self._service.model(exchange.scope["path_params"]["model"])
-        await exchange.answer(_card(model).model_dump_json().encode())
+        name = exchange.scope["path_params"]["model"]
+        if name not in self._shown(exchange):
+            raise unknown_model(name)
+        await exchange.answer(_card(self._service.model(name)).model_dump_json().encode())
+
+    def _shown(self, exchange: Exchange) -> Mapping[str, ServedModel]:
+        """The models that the caller may use."""
+        caller = self._service.admission.authenticate(exchange.headers)
+        models = self._service.models
+        if not caller.models:
+            return models
+        return {name: model for name, model in models.items() if name in caller.models}
 
     async def health(self, exchange: Exchange) -> None:
         await exchange.answer(Status(status="ok").model_dump_json().encode())

@@ -109,7 +109,9 @@ class GeneratingEndpoint(ABC, Generic[RequestT]):
             finally:
                 record.completion_tokens = tally.completion_tokens()
                 record.cached_tokens = job.cached_tokens(tally.finals)
-                grant.used(job.prompt_tokens + record.completion_tokens)
+                # What was refused, or never began, has taken nothing.
+                if any(tally.pieces):
+                    grant.used(job.prompt_tokens + record.completion_tokens)
 
     async def _answer(self, exchange: Exchange, job: Job, tally: Tally) -> None:
         sink = WholeSink(job, tally)

@@ -28,10 +28,12 @@ class Service:
         """
         found = self.models.get(name)
         if found is None:
-            raise GatewayError(
-                404,
-                f"The model '{name}' does not exist.",
-                code="model_not_found",
-                param="model",
-            )
+            raise unknown_model(name)
         return found
+
+
+def unknown_model(name: str) -> GatewayError:
+    """404."""
+    return GatewayError(
+        404, f"The model '{name}' does not exist.", code="model_not_found", param="model"
+    )
