@@ -1,0 +1,336 @@
+"""Several models on one machine: which GPUs each replica gets, and how KV memory is shared.
+
+Nothing is moved at run time: what is placed stays where it is. Replicas go in decreasing size to
+the first GPUs with room (first-fit decreasing), those of several GPUs first, onto GPUs of their
+own. A single GPU may hold several models; how generously their KV caches are reckoned decides how
+many. At first each is to hold all requests of its limits at once, then half of that, and so on
+down to one request of the greatest length: the first of these levels at which everything has a
+place counts, and what it leaves of a GPU's KV memory is shared out among its models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toolkit.capacity.host import HostPlan
+from toolkit.capacity.plan import MemoryPlan
+from toolkit.spec.models import Engine
+
+LEVELS = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 0.0)
+"""Shares of a model's limits that its KV cache is to hold at once; 0 is a single request."""
+
+_MIB = 2**20
+_DECIMALS = 1000
+"""Fractions are rounded up to three decimals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What each replica of one model takes of each of its GPUs, in bytes.
+
+    Attributes:
+        name: Unique among the models.
+        gpus: Whole GPUs of a replica; only a replica of one shares it.
+        fixed: Everything but the KV cache.
+        least: KV cache for one request of the greatest length.
+        most: KV cache for as many of those as the limits allow.
+        alone: KV cache where the GPU is the replica's own, as its file sets it.
+        bytes_per_token: Of the KV cache.
+        block: Tokens that are allotted at once.
+        fraction: Of the memory that may become KV cache, of what the fixed part leaves.
+        sized: Its file fixes the size of its KV cache.
+    """
+
+    name: str
+    replicas: int
+    gpus: int
+    fixed: int
+    least: int
+    most: int
+    alone: int
+    bytes_per_token: float
+    block: int
+    fraction: float
+    sized: bool = False
+
+    def tokens(self, pool: int) -> int:
+        """Tokens that ``pool`` bytes hold, in whole blocks."""
+        return int(pool / self.bytes_per_token) // self.block * self.block
+
+    def wanted(self, level: float) -> int:
+        """Bytes of the KV cache at one of :data:`LEVELS`."""
+        return max(self.least, int(self.most * level))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One replica's part of one GPU; ``replica`` counts from 0."""
+
+    name: str
+    replica: int
+    fixed: int
+    pool: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """Who uses one GPU, in bytes."""
+
+    gpu: int
+    memory: int
+    shares: tuple[Share, ...]
+
+    @property
+    def used(self) -> int:
+        """Of all its replicas, KV caches included."""
+        return sum(share.fixed + share.pool for share in self.shares)
+
+    @property
+    def left(self) -> int:
+        """What nobody has been promised."""
+        return self.memory - self.used
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one model is told.
+
+    Attributes:
+        gpus: Its GPUs, replica by replica.
+        pool: Bytes of its KV cache on each of them, where it shares one; else None: its file's
+            own setting holds.
+        fraction: ``free_memory_fraction`` to go with ``pool``: just enough for it to be had by
+            whoever starts last.
+    """
+
+    name: str
+    gpus: tuple[int, ...]
+    pool: int | None
+    fraction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A place for everything; ``level`` is the one of :data:`LEVELS` that it was found at."""
+
+    gpus: tuple[GpuUse, ...]
+    grants: tuple[Grant, ...]
+    level: float
+
+    def grant(self, name: str) -> Grant:
+        """That of one model."""
+        return next(grant for grant in self.grants if grant.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """The replica that has no place, at the least generous level.
+
+    Attributes:
+        replica: Counts from 0: as many of the model were placed before it.
+        needed: Bytes on each of its GPUs, KV cache for one request included.
+        missing: Bytes that the GPU with the most room lacks for a replica of one GPU; None where
+            no GPU may hold it, whatever its size, and for a replica of several.
+        whole: GPUs that nobody uses.
+        gpus: Who has what, the others' KV caches at their least.
+    """
+
+    demand: Demand
+    replica: int
+    needed: int
+    missing: int | None
+    whole: int
+    gpus: tuple[GpuUse, ...]
+
+
+def demand_of(
+    name: str, memory: MemoryPlan | HostPlan, engine: Engine, *, replicas: int, gpus: int
+) -> Demand:
+    """The demand of a model whose memory sum is known.
+
+    Args:
+        engine: The section that the sum is of.
+        gpus: Of one replica; 1 for a machine without.
+    """
+    cache = engine.kv_cache
+    least = math.ceil(memory.sequence_tokens * memory.kv_bytes_per_token)
+    sized = cache.size is not None
+    return Demand(
+        name=name,
+        replicas=replicas,
+        gpus=gpus,
+        fixed=memory.used,
+        least=memory.pool if sized else least,
+        most=memory.pool if sized else least * engine.limits.max_batch_size,
+        alone=memory.pool,
+        bytes_per_token=memory.kv_bytes_per_token,
+        block=memory.tokens_per_block,
+        fraction=cache.free_memory_fraction,
+        sized=sized,
+    )
+
+
+def pack(demands: Sequence[Demand], gpus: Sequence[int], memory: int) -> Packing | Misfit:
+    """Give every replica its GPUs, or tell which one has none.
+
+    The same whatever the order of ``demands``.
+
+    Args:
+        demands: Of models with different names, each of which fits into a GPU of its own.
+        gpus: Numbers of the machine's GPUs.
+        memory: Bytes of each.
+    """
+    misfit: Misfit | None = None
+    for level in LEVELS:
+        placed = _place(demands, sorted(gpus), memory, level)
+        if not isinstance(placed, Misfit):
+            return _packing(demands, placed, memory, level)
+        misfit = placed
+    assert misfit is not None, "there is at least one level"
+    return misfit
+
+
+@dataclass(slots=True)
+class _Gpu:
+    """A GPU while it is filled."""
+
+    number: int
+    held: list[tuple[Demand, int]]
+
+    def holds(self, demand: Demand) -> bool:
+        return any(each.name == demand.name for each, _ in self.held)
+
+
+def _place(
+    demands: Sequence[Demand], numbers: Sequence[int], memory: int, level: float
+) -> list[_Gpu] | Misfit:
+    gpus = [_Gpu(number, []) for number in numbers]
+    for demand in sorted(demands, key=lambda each: _size(each, level)):
+        for replica in range(demand.replicas):
+            chosen = _room(demand, gpus, memory, level)
+            if chosen is None:
+                return _misfit(demand, replica, gpus, memory)
+            for gpu in chosen:
+                gpu.held.append((demand, replica))
+    return gpus
+
+
+def _size(demand: Demand, level: float) -> tuple[int, int, str]:
+    """Decreasing, and the same for equals in any order."""
+    return (-demand.gpus, -(demand.fixed + demand.wanted(level)), demand.name)
+
+
+def _room(demand: Demand, gpus: list[_Gpu], memory: int, level: float) -> list[_Gpu] | None:
+    if demand.gpus > 1:
+        # Neighbours first: an NVLink bridge or a common switch joins adjacent numbers.
+        empty = [gpu for gpu in gpus if not gpu.held]
+        return empty[: demand.gpus] if len(empty) >= demand.gpus else None
+    for gpu in gpus:
+        if not gpu.held or _joins(demand, gpu, memory, level):
+            return [gpu]
+    return None
+
+
+def _joins(demand: Demand, gpu: _Gpu, memory: int, level: float) -> bool:
+    together = [each for each, _ in gpu.held]
+    # Replicas of one server have GPUs of their own.
+    if gpu.holds(demand) or any(each.gpus > 1 for each in together):
+        return False
+    together.append(demand)
+    return sum(each.wanted(level) for each in together) <= _budget(together, memory)
+
+
+def _budget(together: Sequence[Demand], memory: int) -> int:
+    """Bytes of a shared GPU that may become KV caches."""
+    free = memory - sum(each.fixed for each in together)
+    return int(free * min(each.fraction for each in together))
+
+
+def _misfit(demand: Demand, replica: int, gpus: Sequence[_Gpu], memory: int) -> Misfit:
+    least = {each.name: each.least for gpu in gpus for each, _ in gpu.held}
+    return Misfit(
+        demand=demand,
+        replica=replica,
+        needed=demand.fixed + demand.least,
+        missing=_missing(demand, gpus, memory),
+        whole=sum(not gpu.held for gpu in gpus),
+        gpus=tuple(_use(gpu, least, memory) for gpu in gpus),
+    )
+
+
+def _missing(demand: Demand, gpus: Sequence[_Gpu], memory: int) -> int | None:
+    lacks = []
+    for gpu in gpus:
+        together = [*(each for each, _ in gpu.held), demand]
+        if gpu.holds(demand) or any(each.gpus > 1 for each in together):
+            continue
+        caches = sum(each.least for each in together)
+        fixed = sum(each.fixed for each in together)
+        lacks.append(fixed + math.ceil(caches / min(e.fraction for e in together)) - memory)
+    return min(lacks, default=None)
+
+
+def _packing(demands: Sequence[Demand], gpus: Sequence[_Gpu], memory: int, level: float) -> Packing:
+    shared = {each.name for gpu in gpus if len(gpu.held) > 1 for each, _ in gpu.held}
+    pools = {each.name: each.alone for each in demands}
+    for gpu in gpus:
+        # A model is told one size, whatever its GPUs: that of the one with the least.
+        if len(gpu.held) > 1:
+            parts = _shared_out([each for each, _ in gpu.held], memory)
+            pools |= {name: min(pools[name], part) for name, part in parts.items()}
+    uses = tuple(_use(gpu, pools, memory) for gpu in gpus)
+    grants = [
+        Grant(
+            each.name,
+            _gpus_of(each, gpus),
+            pools[each.name] if each.name in shared else None,
+            _fraction(each, uses) if each.name in shared else None,
+        )
+        for each in sorted(demands, key=lambda each: each.name)
+    ]
+    return Packing(uses, tuple(grants), level)
+
+
+def _gpus_of(demand: Demand, gpus: Sequence[_Gpu]) -> tuple[int, ...]:
+    """Replica by replica, as ``serving.gpus`` has them."""
+    held = [(replica, gpu.number) for gpu in gpus for each, replica in gpu.held if each is demand]
+    return tuple(number for _, number in sorted(held))
+
+
+def _shared_out(together: Sequence[Demand], memory: int) -> dict[str, int]:
+    """The KV memory of a shared GPU: what each needs at least, the rest by what they could use."""
+    spare = _budget(together, memory) - sum(each.least for each in together)
+    weights = {each.name: 0 if each.sized else max(each.most - each.least, 1) for each in together}
+    total = sum(weights.values()) or 1
+    parts = {}
+    for each in together:
+        part = each.least + spare * weights[each.name] // total
+        # A round number, to be read in a command, unless one request would no longer fit.
+        parts[each.name] = max(part // _MIB * _MIB, each.least)
+    return parts
+
+
+def _use(gpu: _Gpu, pools: Mapping[str, int], memory: int) -> GpuUse:
+    shares = [
+        Share(each.name, replica, each.fixed, pools[each.name], each.tokens(pools[each.name]))
+        for each, replica in gpu.held
+    ]
+    return GpuUse(gpu.number, memory, tuple(shares))
+
+
+def _fraction(demand: Demand, uses: Sequence[GpuUse]) -> float:
+    """Of what is free when the others have theirs, which makes the model's own pool of it.
+
+    An engine takes the smaller of its size and its fraction of what it finds free. Started first,
+    the size holds it back; started last, this fraction is the least that lets it have the size.
+    """
+    shares = [
+        share.pool / (share.pool + use.left)
+        for use in uses
+        for share in use.shares
+        if share.name == demand.name
+    ]
+    return min(math.ceil(max(shares) * _DECIMALS) / _DECIMALS, 1.0)
