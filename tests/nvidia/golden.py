@@ -169,7 +169,8 @@ def commands_text(name: str, folder: Path) -> str:
     lines.append("\n".join(f"{key}={value}" for key, value in dry["environment"].items()))
     text = "\n\n".join(lines) + "\n"
     user = f"--user {os.getuid()}:{os.getgid()}"
-    return text.replace(str(folder), "/here").replace(user, "--user UID:GID")
+    text = text.replace(str(folder), "/here").replace(user, "--user UID:GID")
+    return text.replace(sys.executable, "python3")
 
 
 def _lines(why: str, words: list[str]) -> str:

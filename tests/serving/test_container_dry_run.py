@@ -67,6 +67,7 @@ def test_container_deployment_is_told_without_docker_gpu_or_network(directory: P
         ["docker", "image"],
         ["docker", "pull"],
         ["docker", "run"],
+        [sys.executable, "-m"],
         ["docker", "rm"],
     ]
     assert "--http-port=<free>" in commands[3]
@@ -96,7 +97,11 @@ def test_binary_deployment_tells_what_it_would_install(directory: Path) -> None:
     assert [step["why"] for step in told["steps"]] == [
         "install the server of nvidia-pytriton 0.7.0",
         "start the server",
+        "once it is ready, start the gateway",
     ]
+    without = ("--set", "gateway.enabled=false", "--json")
+    told = json.loads(toolkit(directory, "deploy", "d.yaml", "--dry-run", *without))
+    assert "gateway" not in told["steps"][-1]["why"]
     assert told["environment"]["TOKENIZERS_PARALLELISM"] == "false"
 
 

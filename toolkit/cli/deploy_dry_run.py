@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 def show(deployment: Deployment, store: Workspace, configs: Configs, *, json: bool) -> None:
     """Print what the build and the launch would do; ``configs`` is known of models not fetched."""
+    from toolkit.pipeline.beside import foreseen
     from toolkit.serving.dry_run import describe
 
     built = _stages(deployment, store, configs)
     repository = _repository(built, store)
-    found = describe(deployment, _runtime(built), repository, store.root)
+    alone = describe(deployment, _runtime(built), repository, store.root)
+    found = foreseen(alone, deployment, store.root)
     if json:
         print_json(_as_json(built, repository, found))
     else:

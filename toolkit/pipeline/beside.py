@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.errors import SpecError
 from toolkit.gateway.plan import PLAN, GatewayPlan, join, plan_model
 from toolkit.serving.companion import CompanionPlan
+from toolkit.serving.dry_run import FREE, START, DryRun, Step
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.state import RunDirectory, write_private
 from toolkit.spec.gateway import Gateway
@@ -32,6 +34,21 @@ def with_gateway(plan: LaunchPlan, deployment: Deployment, state_dir: Path) -> L
     path = directory.path.absolute() / PLAN
     write_private(path, whole.model_dump_json(indent=1))
     return plan.model_copy(update={"companion": _companion(gateway, whole, path)})
+
+
+def foreseen(run: DryRun, deployment: Deployment, state_dir: Path) -> DryRun:
+    """``run`` with what :func:`with_gateway` would add to the launch."""
+    gateway, serving = deployment.gateway, deployment.serving
+    if not gateway.enabled:
+        return run
+    path = RunDirectory(state_dir, deployment.name).path.absolute() / PLAN
+    ports = (gateway.port, serving.ports.grpc, serving.ports.metrics)
+    port, grpc, metrics = (str(each) if each else FREE for each in ports)
+    words = ("--port", port, "--replica", f"{serving.host}:{grpc}/{metrics}")
+    step = Step("once it is ready, start the gateway", (*_command(path), *words))
+    files = {**run.files, str(path): "what the gateway serves"}
+    after = 1 + next(n for n, each in enumerate(run.steps) if each.why == START)
+    return replace(run, steps=(*run.steps[:after], step, *run.steps[after:]), files=files)
 
 
 def tokenizer_of(repository: Path) -> Path:
@@ -69,7 +86,7 @@ def check_files(gateway: Gateway) -> None:
 def _companion(gateway: Gateway, whole: GatewayPlan, path: Path) -> CompanionPlan:
     return CompanionPlan(
         name="gateway",
-        command=(sys.executable, "-m", "toolkit.gateway", str(path)),
+        command=_command(path),
         identity=whole.digest,
         host=gateway.host,
         port=gateway.port,
@@ -77,3 +94,7 @@ def _companion(gateway: Gateway, whole: GatewayPlan, path: Path) -> CompanionPla
         scheme="https" if gateway.tls else "http",
         drain_timeout=gateway.drain_timeout,
     )
+
+
+def _command(plan: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "toolkit.gateway", str(plan))

@@ -23,6 +23,7 @@ from toolkit.spec.models import Deployment, Runtime
 MASK = "***"
 FREE = "<free>"
 TOKEN = "<token>"
+START = "start the server"
 _KEY = "<key>"
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 
@@ -104,7 +105,7 @@ def _launching(plan: launch.LaunchPlan, directory: RunDirectory) -> list[Step]:
     command = launch.command_line(
         plan, directory.path / "repository", endpoints, admin_key=_KEY, shm_prefix=prefix
     )
-    steps = [Step("start the server", tuple(_free_ports(command)))]
+    steps = [Step(START, tuple(_free_ports(command)))]
     after = launch.cleanup_command(plan, prefix)
     if after:
         steps.append(Step("whatever ended it: clear away the container", tuple(after)))

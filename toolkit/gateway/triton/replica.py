@@ -17,7 +17,7 @@ from toolkit.gateway.triton import tensors
 from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure, understand
 from toolkit.gateway.work import Piece, Work
-from toolkit.serving.metrics import Load, Metrics, parse
+from toolkit.serving.metrics import REQUESTS, Load, Metrics, parse
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -27,6 +27,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 _END_TIMEOUT = 5.0
+BACKEND_MODEL = "tensorrt_llm"
 
 
 class TritonReplica:
@@ -180,8 +181,13 @@ async def _get(address: str, timeout: float) -> str | None:
 
 
 def _of(metrics: Metrics, model: str) -> Metrics:
-    """The samples of one model: a server may have several."""
-    return Metrics(each for each in metrics.samples if each.label("model") in ("", model))
+    """The samples of one model: a server may have several.
+
+    NVIDIA's C++ backend labels its families with its own model's name, not the deployment's.
+    """
+    names = {each.label("model") for each in metrics.samples if each.family == REQUESTS}
+    own = model if model in names else BACKEND_MODEL
+    return Metrics(each for each in metrics.samples if each.label("model") in ("", own))
 
 
 def _failure(error: Any) -> ReplicaFailure:

@@ -1,0 +1,48 @@
+"""Capacity and load of one model, from the metrics of a server that may have several."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.gateway.triton.capacity import Capacity
+from toolkit.gateway.triton.replica import _of
+from toolkit.serving.metrics import Load, parse
+
+
+def families(model: str, slots: int, more: str = "") -> str:
+    blocks = "nv_trt_llm_kv_cache_block_metrics"
+    labels = f'model="{model}",version="1"{more}'
+    return "\n".join(
+        (
+            f'nv_trt_llm_request_metrics{{request_type="max",{labels}}} {slots}',
+            f'nv_trt_llm_request_metrics{{request_type="scheduled",{labels}}} 3',
+            f'{blocks}{{kv_cache_block_type="max",{labels}}} 100',
+            f'{blocks}{{kv_cache_block_type="used",{labels}}} 25',
+            f'{blocks}{{kv_cache_block_type="tokens_per",{labels}}} 32',
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "capacity"),
+    [
+        (families("chat", 8), Capacity(8, 3200)),
+        (families("chat", 8) + "\n" + families("other", 64), Capacity(8, 3200)),
+        # NVIDIA's C++ backend names its own model.
+        (families("tensorrt_llm", 16), Capacity(16, 3200)),
+        # Two engines of one model: twice the room, blocks of the same size.
+        (
+            families("chat", 8, ',instance="a"') + "\n" + families("chat", 8, ',instance="b"'),
+            Capacity(16, 6400),
+        ),
+        ("", None),
+        ('nv_trt_llm_request_metrics{request_type="max",model="chat"} 8', None),
+    ],
+)
+def test_capacity(text: str, capacity: Capacity | None) -> None:
+    assert Capacity.of(_of(parse(text), "chat")) == capacity
+
+
+def test_load_is_that_of_the_model() -> None:
+    load = Load.of(_of(parse(families("chat", 8) + "\n" + families("other", 8)), "chat"))
+    assert (load.running, load.kv_cache_use) == (3, 0.25)
