@@ -55,7 +55,7 @@ class Alert:
 
 def alerts(objective: float) -> tuple[Alert, ...]:
     """All rules, for a share of requests (0 to 1) that has to be good."""
-    return (*_burning(objective), *_loaded(), *_broken())
+    return (*_burning(objective), *_loaded(), *_lost(), *_unsteady())
 
 
 def _burning(objective: float) -> Iterator[Alert]:
@@ -151,7 +151,7 @@ def _loaded() -> Iterator[Alert]:
     )
 
 
-def _broken() -> Iterator[Alert]:
+def _lost() -> Iterator[Alert]:
     up = 'toolkit_gateway_replica_up{model="chat",replica="a:8001"}'
     yield Alert(
         "ReplicaDown",
@@ -176,6 +176,9 @@ def _broken() -> Iterator[Alert]:
         (Series(kv, "65536x30 45875x50"),),
         (Series(kv, "65536x80"),),
     )
+
+
+def _unsteady() -> Iterator[Alert]:
     ejections = 'toolkit_gateway_ejections_total{model="chat",replica="a:8001"}'
     yield Alert(
         "ReplicaFlaps",
