@@ -33,6 +33,7 @@ from toolkit.gateway.simulation import (
     Lengths,
     Planned,
     RequestSample,
+    fit_requests,
     percentile,
     poisson,
     simulate,
@@ -211,7 +212,7 @@ def fit(run: object, engine: EngineModel) -> tuple[EngineModel, float]:
     full = run("fcfs", burst, "full")
     queue = [replace(one, at=0.0) for one in trace(2.0, 120, 13)][: 4 * engine.slots]
     backlog = run("fcfs", queue, "backlog")
-    fitted = engine.fit([*samples(calm), *_after(samples(full), 1e4)])
+    fitted = fit_requests(engine, [*samples(calm), *_after(samples(full), 1e4)])
     took = max(r.ended for _, r in backlog) - min(r.sent for _, r in backlog)
     return fitted, len(backlog) / took
 

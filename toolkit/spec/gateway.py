@@ -56,7 +56,9 @@ class Scheduling(Section):
         description="Order of waiting requests: by class, age and predicted work, or as they come.",
     )
     starvation_after: PositiveDuration = Field(
-        default=30.0, description="A request that has waited so long goes before every younger one."
+        default=30.0,
+        description="A request that has waited so long goes before the younger ones of its class; "
+        "over the classes such exceptions take a quarter of the work at most.",
     )
     prefix_affinity: bool = Field(
         default=True,
