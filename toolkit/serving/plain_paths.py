@@ -50,12 +50,20 @@ def plain_way(target: Path) -> Path:
     if is_plain(target):
         return target
     folder = _folder()
+    _sweep(folder)
     link = folder / hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
     if not (link.is_symlink() and link.readlink() == target):
         temporary = folder / f".{secrets.token_hex(8)}"
         temporary.symlink_to(target)
         temporary.replace(link)
     return link
+
+
+def _sweep(folder: Path) -> None:
+    """Remove links to directories that are gone."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.exists():
+            path.unlink(missing_ok=True)
 
 
 def _folder() -> Path:
