@@ -23,7 +23,7 @@ from toolkit.capacity.serving import (
     usable_slots,
     with_running,
 )
-from toolkit.capacity.traffic import Traffic, expected_tokens
+from toolkit.capacity.traffic import Traffic, acceptance_of, expected_tokens
 from toolkit.capacity.work import gpu_device, gpu_work, host_work
 from toolkit.errors import SpecError, UnsupportedError
 from toolkit.quantize.check import check
@@ -216,3 +216,12 @@ def test_a_step_of_nothing_but_weights_is_a_work_s_least() -> None:
     device = Device("d", 10.0, 10.0, 10.0)
     assert step_seconds(work, device, PERFECT, Step()) == 10
     assert step_seconds(work, device, replace(PERFECT, bandwidth=0.5), Step()) == 20
+
+
+@pytest.mark.parametrize("drafts", [1, 4, 8])
+@pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.7, 1.0])
+def test_acceptance_follows_from_the_share_that_was_accepted(
+    drafts: int, acceptance: float
+) -> None:
+    share = (expected_tokens(acceptance, drafts) - 1) / drafts
+    assert acceptance_of(share, drafts) == pytest.approx(acceptance, abs=1e-6)

@@ -46,3 +46,20 @@ def expected_tokens(acceptance: float, drafts: int) -> float:
     if acceptance >= 1:
         return float(drafts + 1)
     return float((1 - acceptance ** (drafts + 1)) / (1 - acceptance))
+
+
+def acceptance_of(share: float, drafts: int) -> float:
+    """The chance that a drafted token is accepted, from the share of all drafted ones that were.
+
+    The share is lower: what follows a refused token is refused with it. Inverts
+    :func:`expected_tokens` by halving.
+    """
+    accepted = min(max(share, 0.0), 1.0) * drafts
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if expected_tokens(middle, drafts) - 1 < accepted:
+            low = middle
+        else:
+            high = middle
+    return high if accepted > 0 else 0.0

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,18 +21,30 @@ from toolkit.cli.options import (
     WorkspaceOption,
 )
 from toolkit.cli.output import print_json, print_table
+from toolkit.cli.plan_options import (
+    AcceptanceOption,
+    CalibrateOption,
+    GpusOption,
+    KeepOption,
+    OutputOption,
+    PricesOption,
+    PromptOption,
+    RateOption,
+    ReuseOption,
+    TpotOption,
+    TtftOption,
+)
+from toolkit.errors import SpecError
 
 if TYPE_CHECKING:
+    from toolkit.capacity.prices import Prices
+    from toolkit.capacity.traffic import Traffic
+    from toolkit.checkpoint.architecture import Architecture
     from toolkit.pipeline.planning import Plan
+    from toolkit.spec.gpus import Gpu
+    from toolkit.spec.models import Deployment
 
-GpuOption = Annotated[
-    str | None,
-    typer.Option(
-        "--gpu",
-        metavar="NAME",
-        help="Model of GPU, such as H100; serving.gpu, or this machine's, if absent.",
-    ),
-]
+_PROMPT, _OUTPUT = 1000, 250
 
 
 def register(app: typer.Typer) -> None:
@@ -38,35 +54,183 @@ def register(app: typer.Typer) -> None:
 
 def plan_command(
     file: FileArgument,
-    gpu: GpuOption = None,
+    gpu: GpusOption = None,
     model_config: ModelConfigOption = None,
     draft_config: DraftConfigOption = None,
     set_: SetOption = None,
+    rate: RateOption = None,
+    prompt_tokens: PromptOption = None,
+    output_tokens: OutputOption = None,
+    slo_ttft_ms: TtftOption = None,
+    slo_tpot_ms: TpotOption = None,
+    reuse: ReuseOption = 0.0,
+    acceptance: AcceptanceOption = None,
+    keep_formats: KeepOption = False,
+    prices: PricesOption = None,
+    calibrate: CalibrateOption = None,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell what FILE would run on, with what memory, and refuse what cannot work.
+    """Tell what FILE would run on, with what memory and how fast, and refuse what cannot work.
 
+    With --rate: which deployment of the model carries so many requests a second at least cost.
     Reads the model's config.json and no weight. Exit code 2: it cannot work, and why.
     """
-    from toolkit.doctor.need import resolved_runtime
+    case = _case(file, set_ or (), workspace, model_config, draft_config, offline, json)
+    sizes = prompt_tokens, output_tokens
+    traffic = _traffic(case.deployment, sizes, rate is not None, reuse, acceptance)
+    if rate is not None:
+        targets = slo_ttft_ms, slo_tpot_ms
+        _search(case, traffic, rate, targets, gpu or (), prices, keep_formats)
+    elif calibrate is not None:
+        _calibrate(case, _plan(case, gpu or ()), calibrate)
+    else:
+        _show(case, _plan(case, gpu or ()), traffic)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What was asked about, and how it is shown."""
+
+    deployment: Deployment
+    arch: Architecture
+    draft: Architecture | None
+    root: Path
+    json: bool
+
+
+def _case(
+    file: Path,
+    overrides: Sequence[str],
+    workspace: Path | None,
+    model_config: Path | None,
+    draft_config: Path | None,
+    offline: bool,
+    json: bool,
+) -> _Case:
     from toolkit.pipeline.architectures import draft_architecture, target_architecture
-    from toolkit.pipeline.planning import detected_gpu, make_plan
     from toolkit.spec.loading import load
     from toolkit.workspace import Workspace, default_root
 
-    deployment = load(file, overrides=set_ or ()).resolved()
+    deployment = load(file, overrides=overrides).resolved()
     store = Workspace(workspace or default_root(file))
     arch = target_architecture(deployment, store, model_config=model_config, offline=offline)
     draft = draft_architecture(deployment, arch, store, model_config=draft_config, offline=offline)
-    if gpu is None and deployment.serving.gpu is None:
-        gpu = detected_gpu() if resolved_runtime(deployment) != "openvino" else None
-    plan = make_plan(deployment, arch, draft=draft, gpu=gpu)
-    if json:
-        print_json(as_json(plan))
+    return _Case(deployment, arch, draft, store.root, json)
+
+
+def _plan(case: _Case, gpus: Sequence[str]) -> Plan:
+    from toolkit.doctor.need import resolved_runtime
+    from toolkit.pipeline.planning import detected_gpu, make_plan
+
+    if len(gpus) > 1:
+        raise SpecError(
+            "several GPUs", where="--gpu", hint="name one, or give --rate to compare them"
+        )
+    gpu = gpus[0] if gpus else None
+    if gpu is None and case.deployment.serving.gpu is None:
+        gpu = detected_gpu() if resolved_runtime(case.deployment) != "openvino" else None
+    return make_plan(case.deployment, case.arch, draft=case.draft, gpu=gpu)
+
+
+def _traffic(
+    deployment: Deployment,
+    sizes: tuple[int | None, int | None],
+    free: bool,
+    reuse: float,
+    acceptance: float | None,
+) -> Traffic:
+    """What was asked, or sizes of a chat; within the file's limits unless they are ``free``."""
+    from toolkit.capacity.traffic import Traffic
+    from toolkit.pipeline.sizing import drafted
+
+    most = deployment.engine.limits.max_seq_len
+    output = sizes[1] or (_OUTPUT if free else max(min(_OUTPUT, most // 5), 1))
+    prompt = sizes[0] or (_PROMPT if free else max(min(_PROMPT, most - output), 1))
+    drafts = drafted(deployment.engine) if acceptance is not None else 0
+    return Traffic(prompt, output, reuse, acceptance or 0.0, drafts)
+
+
+def _search(
+    case: _Case,
+    traffic: Traffic,
+    rate: float,
+    targets_ms: Sequence[float | None],
+    gpus: Sequence[str],
+    prices: Path | None,
+    keep_formats: bool,
+) -> None:
+    from toolkit.capacity.prices import read_prices
+    from toolkit.capacity.search import Goal
+    from toolkit.cli.plan_speed import options_json, print_options
+    from toolkit.pipeline.calibrating import read_known
+    from toolkit.pipeline.sizing import find_deployments
+
+    table = read_prices(prices)
+    wanted = _priced(gpus, table)
+    ttft, tpot = (math.inf if ms is None else ms / 1000 for ms in targets_ms)
+    goal = Goal(traffic, rate, ttft, tpot)
+    options = find_deployments(
+        case.deployment,
+        case.arch,
+        goal,
+        wanted,
+        table,
+        read_known(case.root),
+        draft=case.draft,
+        keep_formats=keep_formats,
+    )
+    if case.json:
+        print_json(options_json(options, goal, table))
     else:
-        _print(plan)
+        print_options(options, goal, table)
+    if not options:
+        raise typer.Exit(2)
+
+
+def _priced(names: Sequence[str], prices: Prices) -> list[Gpu]:
+    from toolkit.spec.gpus import GPUS, find_gpu
+
+    wanted = [find_gpu(name) for name in names]
+    for gpu in wanted:
+        if prices.of(gpu.name) is None:
+            raise SpecError(
+                f"no price for {gpu.name}", where="--prices", hint=f"add it under gpus: {gpu.name}"
+            )
+    return wanted or [gpu for gpu in GPUS if prices.of(gpu.name)]
+
+
+def _calibrate(case: _Case, plan: Plan, report: Path) -> None:
+    from toolkit.bench.files import read_report
+    from toolkit.bench.host_speed import measure_host
+    from toolkit.cli.plan_speed import calibration_json, print_calibration
+    from toolkit.pipeline.sizing import calibrate_from, host_device
+
+    measured = read_report(report)
+    host = None
+    if plan.runtime == "openvino":
+        speed = measure_host()
+        host = host_device(speed.bandwidth, speed.rate)
+    made, kept = calibrate_from(plan, case.arch, measured, case.root, draft=case.draft, host=host)
+    if case.json:
+        print_json(calibration_json(made, kept))
+    else:
+        print_calibration(made, kept)
+
+
+def _show(case: _Case, plan: Plan, traffic: Traffic) -> None:
+    from toolkit.cli.plan_speed import print_speed, speed_json
+    from toolkit.pipeline.calibrating import read_known
+    from toolkit.pipeline.sizing import speed_of
+
+    speed = speed_of(plan, case.arch, traffic, read_known(case.root), draft=case.draft)
+    if case.json:
+        print_json({**as_json(plan), "speed": speed_json(speed)})
+        return
+    _print(plan)
+    if speed is not None:
+        print_speed(speed)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,226 @@
+"""``toolkit plan`` on times, loads and prices: what is printed, refused and kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_files import write_config
+
+from toolkit.bench.load import ClosedLoop, OpenLoop, Stop
+from toolkit.bench.machine import this_machine
+from toolkit.bench.report import BenchReport, Distribution, Estimate, Point, TargetFacts
+from toolkit.bench.workload import Independent
+from toolkit.capacity.serving import Estimate as Made
+from toolkit.capacity.serving import with_running
+from toolkit.capacity.traffic import Traffic
+from toolkit.checkpoint.architecture import architecture_of
+from toolkit.cli.app import run
+from toolkit.pipeline.calibrating import observations, read_known
+from toolkit.pipeline.planning import make_plan
+from toolkit.pipeline.sizing import replica_of
+from toolkit.spec.loading import load
+
+FILE = """\
+name: chat
+model: {source: hf://meta-llama/Llama-3.1-8B-Instruct}
+quantization: {weights: fp8, kv_cache: fp8}
+engine: {runtime: pytorch}
+serving: {gpu: H100}
+"""
+SEARCH = ["--rate", "30", "--slo-ttft-ms", "500", "--slo-tpot-ms", "30"]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    (tmp_path / "d.yaml").write_text(FILE)
+    config = write_config(tmp_path)
+    store = ["--workspace", str(tmp_path / "store")]
+    return ["plan", str(tmp_path / "d.yaml"), "--model-config", str(config), *store]
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_says_how_fast(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert "tokens/s" in printed
+    assert "540 published runs" in printed
+    assert run([*words, "--json"]) == 0
+    loads = told(capsys)["speed"]["loads"]
+    assert [load["running"] for load in loads] == [1, 8, 32, 64]
+    assert loads[-1]["output_tokens_per_s"] > 10 * loads[0]["output_tokens_per_s"]
+
+
+def test_reuse_and_drafts_count_when_their_rates_are_given(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drafting = ["--set", "engine.speculation={method: ngram, max_draft_len: 4}", "--json"]
+
+    def first(*more: str) -> dict[str, float]:
+        assert run([*words, *drafting, *more]) == 0
+        return dict(told(capsys)["speed"]["loads"][0])
+
+    plain, reused, drafted = first(), first("--reuse", "0.9"), first("--acceptance", "0.8")
+    assert reused["ttft_ms"] < plain["ttft_ms"]
+    assert drafted["tpot_ms"] < 0.5 * plain["tpot_ms"]
+
+
+def test_the_cheapest_deployment_is_found(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, *SEARCH]) == 0
+    printed = capsys.readouterr().out
+    for word in ("Cheapest deployment", "within TTFT 500 ms and TPOT 30.0 ms", "L40S", "█"):
+        assert word in printed
+    assert run([*words, *SEARCH, "--gpu", "h100", "--gpu", "L4", "--json"]) == 0
+    found = told(capsys)
+    assert {option["gpu"] for option in found["options"]} == {"H100", "L4"}
+    costs = [option["usd_per_hour"] for option in found["options"]]
+    assert costs == sorted(costs)
+    assert all(option["replica_at_peak"]["tpot_ms"] <= 30 for option in found["options"])
+
+
+def test_the_file_s_formats_can_be_kept(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, *SEARCH, "--keep-formats", "--json"]) == 0
+    options = told(capsys)["options"]
+    assert {(o["weights"], o["kv_cache"]) for o in options} == {("fp8", "fp8")}
+    assert "A100-80" not in {o["gpu"] for o in options}
+
+
+def test_own_prices_decide(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("gpus: {B200: {usd_per_hour: 0.01}, L4: {usd_per_hour: 9}}\n")
+    assert run([*words, *SEARCH, "--prices", str(prices), "--json"]) == 0
+    assert [o["gpu"] for o in told(capsys)["options"]] == ["B200", "L4"]
+    assert run([*words, *SEARCH, "--prices", str(prices), "--gpu", "H100"]) == 2
+    assert "no price for H100" in capsys.readouterr().err
+
+
+def test_what_no_gpu_can_keep_is_exit_code_2(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--rate", "1", "--slo-tpot-ms", "0.01"]) == 2
+    assert "No deployment" in capsys.readouterr().out
+
+
+def test_several_gpus_are_for_a_search(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--gpu", "L4", "--gpu", "H100"]) == 2
+    assert "--rate" in capsys.readouterr().err
+
+
+def measured(tmp_path: Path, users: tuple[int, ...], *, slower: float) -> BenchReport:
+    """A report of a deployment that reaches this part of the bandwidth that is expected."""
+    deployment = load(tmp_path / "d.yaml").resolved()
+    arch = architecture_of(json.loads((tmp_path / "8b.json").read_text()), {})
+    replica = replica_of(make_plan(deployment, arch), arch, {})
+    assert replica is not None
+    factors = replace(replica.factors, bandwidth=replica.factors.bandwidth / slower)
+    replica = replace(replica, factors=factors)
+    return report_of(
+        [(ClosedLoop(concurrency=n), with_running(replica, Traffic(500, 100), n)) for n in users]
+    )
+
+
+def report_of(loads: list[tuple[Any, Any]]) -> BenchReport:
+    def spread(value: float) -> Distribution:
+        return Distribution(unit="", count=9, stats={"mean": Estimate(value=value)}, curve=(value,))
+
+    points = tuple(
+        Point(
+            label=how.label,
+            load=how,
+            distributions={
+                "tpot": spread(made.tpot_s * 1000),
+                "ttft": spread(made.ttft_s * 1000),
+                "prompt_tokens": spread(500),
+                "output_tokens": spread(100),
+            },
+            totals={"request_throughput": Estimate(value=made.rate)},
+            errors=(),
+            repeats=(),
+        )
+        for how, made in loads
+    )
+    return BenchReport(
+        toolkit_version="0",
+        created="2026-11-24T00:00:00Z",
+        title="a run",
+        partial=False,
+        target=TargetFacts(name="chat", protocol="grpc"),
+        machine=this_machine(),
+        workload=Independent(),
+        stop=Stop(duration=9.0),
+        objectives={},
+        seed=1,
+        prompt_unit="tokens",
+        tokens_counted_by="server",
+        points=points,
+    )
+
+
+def test_a_calibration_is_kept_and_used(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    made = measured(tmp_path, (2, 4, 16), slower=2)
+    file.write_text(made.model_dump_json())
+    assert run([*words, "--json"]) == 0
+    before = told(capsys)["speed"]["loads"]
+    assert run([*words, "--calibrate", str(file)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("measured ms", "error %", "bandwidth", "calibration.json"):
+        assert word in printed
+    assert run([*words, "--json"]) == 0
+    speed = told(capsys)["speed"]
+    assert "a run" in speed["factors"]
+    assert speed["loads"][1]["tpot_ms"] > 1.5 * before[1]["tpot_ms"]
+    assert list(read_known(tmp_path / "store")) == ["H100 pytorch"]
+    # Another GPU keeps the general factors.
+    assert run([*words, "--gpu", "H200", "--json"]) == 0
+    assert "540 published runs" in told(capsys)["speed"]["factors"]
+    assert run([*words, "--calibrate", str(file), "--json"]) == 0
+    assert told(capsys)["worst_error"] < 0.05
+
+
+def test_a_report_without_token_times_calibrates_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(report_of([]).model_dump_json())
+    assert run([*words, "--calibrate", str(file)]) == 2
+    assert "no load with a time per output token" in capsys.readouterr().err
+    assert run([*words, "--calibrate", str(tmp_path / "none.json")]) == 2
+
+
+def test_a_damaged_calibration_is_named(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").mkdir()
+    kept = tmp_path / "store" / "calibration.json"
+    for broken in ("{", "[]", '{"version": 9, "known": {}}', '{"version": 1, "known": {"a": {}}}'):
+        kept.write_text(broken)
+        assert run(words) == 2
+        assert "calibration.json" in capsys.readouterr().err
+
+
+def test_running_requests_follow_from_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(FILE)
+    write_config(tmp_path)
+    seen = observations(measured(tmp_path, (1, 8, 32), slower=1))
+    assert [round(each.running, 3) for each in seen] == [1, 8, 32]
+    assert [each.ttft_s is not None for each in seen] == [True, False, False]
+    made = Made(running=3.0, rate=3.0, ttft_s=0.1, tpot_s=0.01, output_tokens_per_s=300.0)
+    in_the_open = report_of([(OpenLoop(type="open", rate=3.0), made)])
+    assert observations(in_the_open)[0].running == pytest.approx(3 * 100 * 0.01)

@@ -1,0 +1,204 @@
+"""How ``toolkit plan`` shows times, loads, prices and calibrations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from toolkit.cli.output import print_table
+
+if TYPE_CHECKING:
+    from toolkit.capacity.calibration import Calibration
+    from toolkit.capacity.prices import Prices
+    from toolkit.capacity.search import Goal, Option
+    from toolkit.capacity.serving import Estimate
+    from toolkit.pipeline.sizing import Speed
+
+_BAR = 20
+
+
+def speed_json(speed: Speed | None) -> dict[str, Any] | None:
+    """The estimates for programs."""
+    if speed is None:
+        return None
+    return {
+        "prompt_tokens": speed.traffic.prompt_tokens,
+        "output_tokens": speed.traffic.output_tokens,
+        "loads": [_estimate(each) for each in speed.estimates],
+        "factors": speed.source,
+    }
+
+
+def print_speed(speed: Speed) -> None:
+    """One line a load."""
+    traffic = speed.traffic
+    rows = [
+        (
+            f"{each.running:.0f}",
+            f"{each.output_tokens_per_s:.0f}",
+            _ms(each.ttft_s),
+            _ms(each.tpot_s),
+            f"{each.rate:.2f}",
+        )
+        for each in speed.estimates
+    ]
+    typer.echo("")
+    print_table(
+        f"Estimated speed of one replica, prompts of {traffic.prompt_tokens:.0f} tokens and "
+        f"answers of {traffic.output_tokens:.0f}",
+        ("requests at once", "tokens/s", "TTFT ms", "TPOT ms", "requests/s"),
+        rows,
+        right="requests at once,tokens/s,TTFT ms,TPOT ms,requests/s",
+    )
+    typer.echo(f"Means, by a roofline with factors {speed.source}.")
+
+
+def options_json(options: Sequence[Option], goal: Goal, prices: Prices) -> dict[str, Any]:
+    """The search for programs."""
+    return {
+        "rate": goal.rate,
+        "prompt_tokens": goal.traffic.prompt_tokens,
+        "output_tokens": goal.traffic.output_tokens,
+        "slo_ttft_ms": None if math.isinf(goal.ttft_s) else goal.ttft_s * 1000,
+        "slo_tpot_ms": None if math.isinf(goal.tpot_s) else goal.tpot_s * 1000,
+        "utilisation": prices.utilisation,
+        "options": [_option(each) for each in options],
+    }
+
+
+def print_options(options: Sequence[Option], goal: Goal, prices: Prices) -> None:
+    """One line a GPU, cheapest first, with a bar of its cost."""
+    if not options:
+        typer.echo("No deployment keeps these targets; relax them, or name other GPUs.")
+        return
+    dearest = max(each.cost.hour for each in options)
+    rows = [
+        (
+            each.gpu.name,
+            f"{each.replicas} x {each.tensor}",
+            f"{each.weights} / {each.kv_cache}",
+            _ms(each.estimate.ttft_s),
+            _ms(each.estimate.tpot_s),
+            f"{each.estimate.running:.0f}",
+            f"{each.cost.hour:.2f}",
+            f"{each.cost.million:.3f}",
+            "█" * max(1, round(_BAR * each.cost.hour / dearest)),
+        )
+        for each in options
+    ]
+    numbers = ("TTFT ms", "TPOT ms", "running", "$/h", "$/M tokens")
+    print_table(
+        f"Cheapest deployment on each GPU for {goal.rate:g} requests/s{_targets(goal)}",
+        ("GPU", "replicas x tp", "weights / KV", *numbers, "cost"),
+        rows,
+        right=",".join(numbers),
+    )
+    _print_notes(options, prices)
+
+
+def print_calibration(made: Calibration, file: Path) -> None:
+    """Measured against calibrated, and the factors."""
+    rows = [
+        (
+            each.label,
+            each.what,
+            _ms(each.measured_s),
+            _ms(each.predicted_s),
+            f"{100 * each.error:+.1f}",
+        )
+        for each in made.residuals
+    ]
+    print_table(
+        "Calibration",
+        ("load", "what", "measured ms", "calibrated ms", "error %"),
+        rows,
+        right="measured ms,calibrated ms,error %",
+    )
+    factors = {k: v for k, v in made.factors.as_json().items() if k != "source"}
+    print_table("", ("factor", "value"), [(k, f"{v:.4g}") for k, v in factors.items()])
+    typer.echo(f"Kept in {file}; toolkit plan uses it for this processor and runtime.")
+
+
+def calibration_json(made: Calibration, file: Path) -> dict[str, Any]:
+    """The calibration for programs."""
+    return {
+        "file": str(file),
+        "factors": made.factors.as_json(),
+        "worst_error": made.worst,
+        "residuals": [
+            {
+                "load": each.label,
+                "what": each.what,
+                "measured_ms": each.measured_s * 1000,
+                "calibrated_ms": each.predicted_s * 1000,
+                "error": each.error,
+            }
+            for each in made.residuals
+        ],
+    }
+
+
+def _print_notes(options: Sequence[Option], prices: Prices) -> None:
+    best = options[0]
+    typer.echo(
+        f"$/M tokens: prompts and answers, at a mean load of {100 * prices.utilisation:.0f} % of "
+        f"the peak, {best.cost.people:.2f} $/h of engineers counted."
+    )
+    if best.cost.managed is not None and prices.managed is not None:
+        ratio = best.cost.million / best.cost.managed
+        typer.echo(
+            f"Managed ({prices.managed.name}): {best.cost.managed:.3f} $/M tokens; "
+            f"{best.gpu.name} costs {ratio:.2f} times that."
+        )
+    price = prices.of(best.gpu.name)
+    if price and price.source:
+        typer.echo(
+            f"{best.gpu.name}: {price.usd_per_hour} $/h ({price.source}, {price.date}); list "
+            "prices change, --prices takes your own."
+        )
+    typer.echo(
+        "Times are estimated means: leave a margin, and measure with toolkit bench. Formats other "
+        "than the file's cost accuracy: toolkit quantize measures how much (--keep-formats)."
+    )
+
+
+def _estimate(each: Estimate) -> dict[str, float]:
+    return {
+        "running": each.running,
+        "requests_per_s": each.rate,
+        "ttft_ms": each.ttft_s * 1000,
+        "tpot_ms": each.tpot_s * 1000,
+        "output_tokens_per_s": each.output_tokens_per_s,
+    }
+
+
+def _option(each: Option) -> dict[str, Any]:
+    return {
+        "gpu": each.gpu.name,
+        "gpus": each.gpus,
+        "replicas": each.replicas,
+        "tensor": each.tensor,
+        "weights": each.weights,
+        "kv_cache": each.kv_cache,
+        "replica_at_peak": _estimate(each.estimate),
+        "replica_at_most": _estimate(each.most),
+        "kv_tokens": each.memory.kv_tokens,
+        "usd_per_hour": each.cost.hour,
+        "usd_per_hour_gpus": each.cost.gpus,
+        "usd_per_million_tokens": each.cost.million,
+        "usd_per_million_tokens_managed": each.cost.managed,
+    }
+
+
+def _targets(goal: Goal) -> str:
+    both = (("TTFT", goal.ttft_s), ("TPOT", goal.tpot_s))
+    said = [f"{name} {_ms(limit)} ms" for name, limit in both if not math.isinf(limit)]
+    return f" within {' and '.join(said)}" if said else ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}" if seconds >= 0.1 else f"{seconds * 1000:.1f}"

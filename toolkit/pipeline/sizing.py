@@ -1,0 +1,198 @@
+"""How fast a deployment would be, and the one that carries a load at least cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.bench.report import BenchReport
+from toolkit.capacity.calibration import Calibration, calibrate
+from toolkit.capacity.efficiency import CPU_ENGINE, TENSORRT_LLM, Efficiency
+from toolkit.capacity.host import HostPlan
+from toolkit.capacity.prices import Prices
+from toolkit.capacity.roofline import Device
+from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
+from toolkit.capacity.serving import Estimate, Replica, with_running
+from toolkit.capacity.traffic import Traffic
+from toolkit.capacity.work import host_work
+from toolkit.checkpoint.architecture import Architecture
+from toolkit.engine.nvidia import target_of
+from toolkit.errors import SpecError, ToolkitError, UnsupportedError
+from toolkit.pipeline.calibrating import CPU, Known, keep, key_of, observations
+from toolkit.pipeline.planning import Plan, settle
+from toolkit.spec.gpus import Gpu, find_gpu
+from toolkit.spec.models import Deployment, Engine
+
+_LOADS = (1, 8, 32, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Estimates of one replica under some numbers of requests, and what they rest on."""
+
+    traffic: Traffic
+    estimates: tuple[Estimate, ...]
+    source: str
+
+
+def speed_of(
+    plan: Plan,
+    arch: Architecture,
+    traffic: Traffic,
+    known: Mapping[str, Known],
+    *,
+    draft: Architecture | None = None,
+) -> Speed | None:
+    """Times of the plan's replica at some loads up to what its cache and limits let in.
+
+    None where nothing is known to compute them from: no GPU, a CPU that was not calibrated, a
+    model type whose layers are not known, or requests that never fit.
+    """
+    try:
+        replica = replica_of(plan, arch, known, draft=draft)
+    except UnsupportedError:
+        return None
+    if replica is None:
+        return None
+    most = int(replica.slots(traffic))
+    if most < 1:
+        return None
+    loads = sorted({*(load for load in _LOADS if load < most), most})
+    made = tuple(with_running(replica, traffic, load) for load in loads)
+    return Speed(traffic, made, replica.factors.source)
+
+
+def replica_of(
+    plan: Plan,
+    arch: Architecture,
+    known: Mapping[str, Known],
+    *,
+    draft: Architecture | None = None,
+    device: Device | None = None,
+) -> Replica | None:
+    """One replica of the plan as the estimates take it; None for processors without figures.
+
+    Args:
+        device: This machine's processor as measured; what was calibrated with, if absent.
+
+    Raises:
+        UnsupportedError: a model type whose layers are not known.
+    """
+    engine, memory = plan.deployment.engine, plan.memory
+    if memory is None:
+        return None
+    own = known.get(key_of(plan.gpu or CPU, plan.runtime))
+    if not isinstance(memory, HostPlan):
+        factors = own.factors if own else TENSORRT_LLM
+        assert plan.gpu is not None
+        return make_replica(
+            arch, plan.resolved, find_gpu(plan.gpu), engine, memory, factors, draft=draft
+        )
+    device = device or (own.device if own else None)
+    if device is None:
+        return None
+    return Replica(
+        work=host_work(arch, plan.resolved),
+        device=device,
+        factors=own.factors if own else CPU_ENGINE,
+        kv_tokens=memory.kv_tokens,
+        max_batch=engine.limits.max_batch_size,
+        step_tokens=engine.limits.max_num_tokens,
+        draft=host_work(draft, plan.resolved) if draft is not None else None,
+    )
+
+
+def calibrate_from(
+    plan: Plan,
+    arch: Architecture,
+    report: BenchReport,
+    root: Path,
+    *,
+    draft: Architecture | None = None,
+    host: Device | None = None,
+) -> tuple[Calibration, Path]:
+    """Fit the factors of the plan's processor and runtime to a report, and keep them.
+
+    Args:
+        root: The workspace's folder.
+        host: This machine's processor, measured; for the CPU runtime.
+
+    Raises:
+        SpecError: the report or the plan does not say enough.
+        UnsupportedError: a model type whose layers are not known.
+    """
+    replica = replica_of(plan, arch, {}, draft=draft, device=host)
+    if replica is None:
+        raise SpecError("no GPU is named", where="--gpu", hint="name the one that was measured")
+    drafts = drafted(plan.deployment.engine)
+    source = f"calibrated with {report.title} of {report.created}"
+    made = calibrate(replica, observations(report, drafts=drafts), source=source)
+    device = replica.device
+    return made, keep(root, key_of(plan.gpu or CPU, plan.runtime), device, made)
+
+
+def drafted(engine: Engine) -> int:
+    """Tokens drafted before each step."""
+    return engine.speculation.max_draft_len if engine.speculation else 0
+
+
+def find_deployments(
+    deployment: Deployment,
+    arch: Architecture,
+    goal: Goal,
+    gpus: Sequence[Gpu],
+    prices: Prices,
+    known: Mapping[str, Known],
+    *,
+    draft: Architecture | None = None,
+    keep_formats: bool = False,
+) -> list[Option]:
+    """The cheapest deployment on each GPU that carries the load within its targets.
+
+    Each is one that could be built: release, runtime and GPU take its formats together.
+
+    Raises:
+        UnsupportedError: the CPU runtime, or a model type whose layers are not known.
+    """
+    runtime = target_of(deployment).runtime
+    factors: dict[str, Efficiency] = {"": TENSORRT_LLM}
+    for gpu in gpus:
+        if own := known.get(key_of(gpu.name, runtime)):
+            factors[gpu.name] = own.factors
+    question = Question(
+        arch,
+        deployment.engine,
+        deployment.quantization,
+        runtime,
+        factors,
+        keep_formats=keep_formats,
+        draft=draft,
+    )
+    options = search(question, goal, gpus, prices)
+    return cheapest_of_each(options, lambda o: _buildable(deployment, arch, o, draft))
+
+
+def _buildable(
+    deployment: Deployment, arch: Architecture, option: Option, draft: Architecture | None
+) -> bool:
+    ways = deployment.engine.parallelism.model_copy(update={"tensor": option.tensor, "pipeline": 1})
+    formats: dict[str, str | None] = {"weights": option.weights, "kv_cache": option.kv_cache}
+    if option.weights != deployment.quantization.weights:
+        formats["block_size"] = None
+    wanted = deployment.model_copy(
+        update={
+            "engine": deployment.engine.model_copy(update={"parallelism": ways}),
+            "quantization": deployment.quantization.model_copy(update=formats),
+        }
+    )
+    try:
+        settle(wanted, arch, draft=draft, gpu=option.gpu.name)
+    except ToolkitError:
+        return False
+    return True
+
+
+def host_device(bandwidth: float, rate: float) -> Device:
+    """This machine's processor, of what was measured."""
+    return Device(CPU, bandwidth, rate, rate)
