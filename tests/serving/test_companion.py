@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,11 +15,14 @@ import pytest
 
 from toolkit.errors import ServerError
 from toolkit.progress import Silent
-from toolkit.serving import deploy, procfs
+from toolkit.serving import companion, deploy, diagnose, procfs
 from toolkit.serving.companion import Companion, CompanionPlan
 from toolkit.serving.launch import LaunchPlan
+from toolkit.serving.logs import RotatingLog
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.state import RunDirectory
+from toolkit.serving.supervisor import Supervisor
+from toolkit.spec.models import Ports
 
 BESIDE = Endpoints("127.0.0.1", 1, 2, 3)
 
@@ -141,6 +145,81 @@ def test_a_port_that_is_taken_is_told_by_its_field(tmp_path: Path) -> None:
         with pytest.raises(ServerError, match=f"port {port} is already in use") as caught:
             beside.companion.start(BESIDE)
     assert caught.value.where == "gateway.port"
+
+
+def test_what_it_reads_is_written_when_it_starts(tmp_path: Path) -> None:
+    file = tmp_path / "what.json"
+    beside = Beside(plan_of(tmp_path, file=file, content="[1]"))
+    assert not file.exists()
+    beside.companion.start(BESIDE)
+    assert file.read_text() == "[1]"
+    file.write_text("another launch that was refused")
+    pid, _ = ask(beside.companion.port)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: sum("started" in line for line in beside.said) == 2, beside.companion.tick)
+    assert file.read_text() == "[1]"
+    beside.companion.stop()
+
+
+def test_one_that_cannot_be_started_again_now_is_started_later(
+    running: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_process(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    pid, _ = ask(running.companion.port)
+    with monkeypatch.context() as full:
+        full.setattr(companion, "ServerProcess", no_process)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any("no more proc" in line for line in running.said), running.companion.tick)
+    until(lambda: sum("started" in line for line in running.said) == 2, running.companion.tick)
+
+
+def test_the_wait_for_it_can_be_ended(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def pause(seconds: float) -> None:
+        raise Enough
+
+    beside = Beside(plan_of(tmp_path))
+    beside.companion.plan = beside.companion.plan.model_copy(
+        update={"command": (sys.executable, "-c", "import time; time.sleep(600)")}
+    )
+    with pytest.raises(Enough):
+        beside.companion.start(BESIDE, pause)
+    beside.companion.stop(lambda: True)
+
+
+def test_nothing_is_concluded_from_what_it_says(tmp_path: Path) -> None:
+    """Its log holds what clients send, which must not look like words of the server."""
+    (tmp_path / "repository").mkdir()
+    line = b'{"path":"/CUDA out of memory. Tried to allocate 2.00 GiB"}\n'
+    program = f"import sys, time; sys.stdout.buffer.write({line!r} * 1000)"
+    beside = plan_of(tmp_path).model_copy(update={"command": (sys.executable, "-c", program)})
+    launched = LaunchPlan(
+        name="chat",
+        repository=tmp_path / "repository",
+        repository_digest="d",
+        executable=Path("/bin/false"),
+        backends=tmp_path,
+        host="127.0.0.1",
+        ports=Ports(http=0, grpc=0, metrics=0),
+        ready_timeout=30,
+        drain_timeout=1,
+        max_batch_size=1,
+        companion=beside,
+    )
+    directory = RunDirectory(tmp_path, "chat")
+    directory.create()
+    supervisor = Supervisor(launched, directory)
+    supervisor._log = RotatingLog(directory.log)
+    assert supervisor._companion is not None
+    with pytest.raises(ServerError):
+        supervisor._companion.start(BESIDE)
+    assert line in directory.log.read_bytes()
+    assert not supervisor._lines
+    assert diagnose.diagnose([line.decode()]) is not None  # of the server's own it would count
 
 
 @pytest.mark.e2e

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +44,6 @@ class GatewayPlan(BaseModel):
 
     models: tuple[ModelPlan, ...]
     gateway: Gateway
-
-    @property
-    def digest(self) -> str:
-        """Equal for plans that serve the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def plan_model(deployment: Deployment, tokenizer: Path, addresses: Sequence[str] = ()) -> ModelPlan:

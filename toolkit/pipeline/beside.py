@@ -11,7 +11,7 @@ from toolkit.gateway.plan import PLAN, GatewayPlan, join, plan_model
 from toolkit.serving.companion import CompanionPlan
 from toolkit.serving.dry_run import FREE, START, DryRun, Step
 from toolkit.serving.launch import LaunchPlan
-from toolkit.serving.state import RunDirectory, write_private
+from toolkit.serving.state import RunDirectory
 from toolkit.spec.gateway import Gateway
 from toolkit.spec.models import Deployment
 
@@ -19,7 +19,8 @@ from toolkit.spec.models import Deployment
 def with_gateway(plan: LaunchPlan, deployment: Deployment, state_dir: Path) -> LaunchPlan:
     """``plan`` with a gateway beside the server, unless the deployment does without.
 
-    What the gateway serves is written into the run directory, and holds no secret.
+    What the gateway serves holds no secret. It is part of the plan, and goes into the run directory
+    when the gateway starts: a launch that is refused must change nothing for the one that runs.
 
     Raises:
         SpecError: the key file cannot be read.
@@ -29,10 +30,7 @@ def with_gateway(plan: LaunchPlan, deployment: Deployment, state_dir: Path) -> L
         return plan
     check_files(gateway)
     whole = join([plan_model(deployment, tokenizer_of(plan.repository))], gateway)
-    directory = RunDirectory(state_dir, plan.name)
-    directory.path.mkdir(parents=True, exist_ok=True)
-    path = directory.path.absolute() / PLAN
-    write_private(path, whole.model_dump_json(indent=1))
+    path = RunDirectory(state_dir, plan.name).path.absolute() / PLAN
     return plan.model_copy(update={"companion": _companion(gateway, whole, path)})
 
 
@@ -87,7 +85,8 @@ def _companion(gateway: Gateway, whole: GatewayPlan, path: Path) -> CompanionPla
     return CompanionPlan(
         name="gateway",
         command=_command(path),
-        identity=whole.digest,
+        file=path,
+        content=whole.model_dump_json(indent=1),
         host=gateway.host,
         port=gateway.port,
         field="gateway.port",

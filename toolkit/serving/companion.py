@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,7 @@ from toolkit.errors import ServerError
 from toolkit.serving import ports
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.process import ServerProcess
+from toolkit.serving.state import write_private
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -29,7 +31,7 @@ class CompanionPlan(BaseModel):
     """What to start: ``command`` gets the server's addresses and its own port appended.
 
     Attributes:
-        identity: What it was made from: another one is another launch.
+        file: Written with ``content`` before each start: the command reads it.
         field: Where its port is set in the deployment file, for errors.
         port: 0 picks a free one, once for all its lives.
         ready_timeout: Seconds within which it has to listen.
@@ -40,7 +42,8 @@ class CompanionPlan(BaseModel):
 
     name: str
     command: tuple[str, ...]
-    identity: str = ""
+    file: Path | None = None
+    content: str = ""
     host: str
     port: int
     field: str
@@ -77,10 +80,11 @@ class Companion:
         host = _reachable(self.plan.host)
         return f"{self.plan.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def start(self, endpoints: Endpoints) -> None:
+    def start(self, endpoints: Endpoints, pause: Callable[[float], None] = time.sleep) -> None:
         """Start it beside the server at ``endpoints`` and wait until it listens.
 
-        One that runs already beside the same addresses is left alone.
+        One that runs already beside the same addresses is left alone. ``pause`` waits so many
+        seconds between two looks; what it raises ends the wait.
 
         Raises:
             ServerError: its port is taken, or it ended or did not listen in time.
@@ -102,10 +106,13 @@ class Companion:
                 raise ServerError(
                     f"the {self.plan.name} {what}", hint="its output is at the end of the log"
                 )
-            time.sleep(_POLL)
+            pause(_POLL)
 
     def tick(self) -> None:
-        """Start it again if it has ended and its pause is over."""
+        """Start it again if it has ended and its pause is over.
+
+        What keeps it from starting is said and tried again: the server does not depend on it.
+        """
         if self._process is None or self._beside is None:
             return
         now = time.monotonic()
@@ -115,12 +122,18 @@ class Companion:
         if not self._again_at:
             if now - self._started > _LASTING:
                 self._pause = _FIRST_PAUSE
-            self._say(f"the {self.plan.name} ended with {status}; again in {self._pause:g} s")
-            self._again_at = now + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._later(f"ended with {status}", now)
         elif now >= self._again_at:
             self._process.close()
-            self._spawn(self._beside)
+            try:
+                self._spawn(self._beside)
+            except ServerError as error:
+                self._later(f"did not start: {error.message}", now)
+
+    def _later(self, what: str, now: float) -> None:
+        self._say(f"the {self.plan.name} {what}; again in {self._pause:g} s")
+        self._again_at = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """Let it drain, then end it; at once when ``hurry`` becomes true."""
@@ -135,14 +148,20 @@ class Companion:
         self._process = None
 
     def _spawn(self, endpoints: Endpoints) -> None:
+        """Raises ServerError: the machine does not let us."""
         address = f"{endpoints.grpc_url}/{endpoints.metrics}"
         self._started, self._again_at = time.monotonic(), 0.0
-        self._process = ServerProcess(
-            (*self.plan.command, "--port", str(self.port), "--replica", address),
-            os.environ,
-            shm_prefix="",
-            sink=self._sink,
-        )
+        try:
+            if self.plan.file is not None:
+                write_private(self.plan.file, self.plan.content)
+            self._process = ServerProcess(
+                (*self.plan.command, "--port", str(self.port), "--replica", address),
+                os.environ,
+                shm_prefix="",
+                sink=self._sink,
+            )
+        except OSError as error:
+            raise ServerError(f"the {self.plan.name} cannot be started: {error}") from error
         self._say(f"started the {self.plan.name}, pid {self._process.pid}, on port {self.port}")
 
 

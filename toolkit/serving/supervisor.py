@@ -82,7 +82,7 @@ class Supervisor:
         self._unsaved = False
         self._down_since: float | None = None
         self._companion = plan.companion and Companion(
-            plan.companion, self._take_output, lambda text: self._say(text)
+            plan.companion, self._take_beside, lambda text: self._say(text)
         )
         ports = plan.ports
         self._recovery = Recovery(
@@ -290,7 +290,7 @@ class Supervisor:
 
     def _accompany(self, endpoints: Endpoints) -> None:
         if self._companion:
-            self._companion.start(endpoints)
+            self._companion.start(endpoints, self._pause)
             self._update(companion_url=self._companion.url)
 
     def _now_ready(self, at: float) -> None:
@@ -378,6 +378,11 @@ class Supervisor:
         self._lines.clear()
         self._partial = b""
         self._hanging.clear()
+
+    def _take_beside(self, data: bytes) -> None:
+        """The companion's output: clients have a say in it, so nothing is concluded from it."""
+        self._log.write(data)
+        self._show(data)
 
     def _take_output(self, data: bytes) -> None:
         self._log.write(data)
