@@ -10,7 +10,10 @@ import typer
 from toolkit.cli.options import SetOption, WorkspaceOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from toolkit.gateway.plan import ModelPlan
+    from toolkit.spec.gateway import Gateway
     from toolkit.spec.models import Deployment
 
 
@@ -22,7 +25,10 @@ def register(app: typer.Typer) -> None:
 def gateway_command(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Deployment files; each is a model to serve."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Deployment files; each is a model to serve. A fleet file stands for its models.",
+        ),
     ],
     set_: SetOption = None,
     replica: Annotated[
@@ -49,29 +55,27 @@ def gateway_command(
 ) -> None:
     """Serve the OpenAI API for FILEs until Ctrl-C; `toolkit deploy` starts one by itself.
 
-    The first FILE's gateway section counts. A line of JSON a request goes to standard output.
+    The first FILE's gateway section counts, a fleet's before its models'. A line of JSON a
+    request goes to standard output.
     """
     from toolkit.errors import SpecError
     from toolkit.gateway import server
     from toolkit.gateway.plan import join
     from toolkit.pipeline.beside import check_files
     from toolkit.spec.gateway import Gateway
-    from toolkit.spec.loading import load
     from toolkit.workspace import default_root
 
-    if len(files) > 1 and (replica or tokenizer):
+    named, gateway = _deployments(files, set_ or ())
+    if len(named) > 1 and (replica or tokenizer):
         raise SpecError(
-            "--replica and --tokenizer are for one FILE",
+            "--replica and --tokenizer are for one model",
             where="--replica" if replica else "--tokenizer",
             hint="name the replicas of each in its gateway.replicas",
         )
-    models = []
-    for file in files:
-        deployment = load(file, overrides=set_ or ()).resolved()
-        root = workspace or default_root(file)
-        models.append(_model(deployment, root, tuple(replica or ()), tokenizer))
-        if len(models) == 1:
-            gateway = deployment.gateway
+    models = [
+        _model(deployment, workspace or default_root(file), tuple(replica or ()), tokenizer)
+        for file, deployment in named
+    ]
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     gateway = Gateway.model_validate({**gateway.model_dump(), **changes})
     check_files(gateway)
@@ -80,6 +84,27 @@ def gateway_command(
     names = ", ".join(each.name for each in models)
     typer.echo(f"serving {names} at {scheme}://{gateway.host}:{gateway.port}/v1", err=True)
     server.run(plan)
+
+
+def _deployments(
+    files: Sequence[Path], overrides: Sequence[str]
+) -> tuple[list[tuple[Path, Deployment]], Gateway]:
+    """The deployments of all files, those of fleets among them, and the gateway that counts."""
+    from toolkit.spec.fleet import is_fleet, load_fleet
+    from toolkit.spec.loading import load
+
+    named: list[tuple[Path, Deployment]] = []
+    gateways = []
+    for file in files:
+        if is_fleet(file):
+            fleet = load_fleet(file, overrides=overrides)
+            named += [(each.path, each.deployment) for each in fleet.members]
+            gateways.append(fleet.gateway)
+        else:
+            deployment = load(file, overrides=overrides).resolved()
+            named.append((file, deployment))
+            gateways.append(deployment.gateway)
+    return named, gateways[0]
 
 
 def _model(

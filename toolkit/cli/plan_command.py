@@ -21,6 +21,7 @@ from toolkit.cli.options import (
     WorkspaceOption,
 )
 from toolkit.cli.output import print_json, print_table
+from toolkit.cli.plan_fleet import refuse_options, show_fleet
 from toolkit.cli.plan_options import (
     AcceptanceOption,
     CalibrateOption,
@@ -75,8 +76,23 @@ def plan_command(
     """Tell what FILE would run on, with what memory and how fast, and refuse what cannot work.
 
     With --rate: which deployment of the model carries so many requests a second at least cost.
+    A fleet file, one with models:, is packed onto its GPUs: which model goes where, and how.
     Reads the model's config.json and no weight. Exit code 2: it cannot work, and why.
     """
+    from toolkit.spec.fleet import is_fleet
+
+    if is_fleet(file):
+        refuse_options(
+            {
+                "--gpu": gpu,
+                "--model-config": model_config,
+                "--draft-config": draft_config,
+                "--rate": rate,
+                "--calibrate": calibrate,
+            }
+        )
+        show_fleet(file, set_ or (), offline=offline, workspace=workspace, json=json)
+        return
     case = _case(file, set_ or (), workspace, model_config, draft_config, offline, json)
     sizes = prompt_tokens, output_tokens
     traffic = _traffic(case.deployment, sizes, rate is not None, reuse, acceptance)
