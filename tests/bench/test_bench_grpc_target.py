@@ -207,9 +207,10 @@ def test_more_requests_than_the_server_allows_streams_wait_their_turn() -> None:
             running += 1
             most = max(most, running)
         yield response("a")
-        yield response("b", final=True)
+        # Before the last response: once that is out, the client may begin the next request.
         with lock:
             running -= 1
+        yield response("b", final=True)
 
     with serving(script, max_streams=2) as (port, seen):
         records = run_requests(port, *(ask(number) for number in range(40)))
