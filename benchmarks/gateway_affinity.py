@@ -36,10 +36,10 @@ from toolkit.spec.loading import load
 class Talk:
     """Every user's conversation: token counts, turns, and the mean pause before the next."""
 
-    system: int = 96
-    message: int = 48
-    answer: int = 32
-    turns: int = 6
+    system: int = 32
+    message: int = 112
+    answer: int = 24
+    turns: int = 4
     pause: float = 2.0
 
 
