@@ -122,3 +122,15 @@ def test_a_mistake_in_a_model_s_file_names_that_file(folder: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_fleet(fleet(folder, "models: [chat.yaml]\n"), environ={})
     assert caught.value.where == f"{folder / 'chat.yaml'}:3:11"
+
+
+def test_a_fleet_is_no_deployment_and_says_so(folder: Path) -> None:
+    path = fleet(folder, "models: [chat.yaml]\n")
+    with pytest.raises(SpecError, match="lists models") as caught:
+        load(path, environ={})
+    assert f"toolkit plan {path}" in (caught.value.hint or "")
+    # A slip in a deployment file is told as one.
+    mistaken = fleet(folder, "name: chat\nmodels: {source: ./model}\n")
+    assert not is_fleet(mistaken)
+    with pytest.raises(SpecError, match="model is missing"):
+        load(mistaken, environ={})

@@ -22,8 +22,6 @@ LEVELS = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 0.0)
 """Shares of a model's limits that its KV cache is to hold at once; 0 is a single request."""
 
 _MIB = 2**20
-_DECIMALS = 1000
-"""Fractions are rounded up to three decimals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +99,14 @@ class Grant:
     Attributes:
         gpus: Its GPUs, replica by replica.
         pool: Bytes of its KV cache on each of them, where it shares one; else None: its file's
-            own setting holds.
-        fraction: ``free_memory_fraction`` to go with ``pool``: just enough for it to be had by
-            whoever starts last.
+            own setting holds. An engine takes the smaller of its size and its fraction of what it
+            finds free. Started first, the size holds it back; started last, it still finds so
+            much that its file's fraction of it is no less than the size.
     """
 
     name: str
     gpus: tuple[int, ...]
     pool: int | None
-    fraction: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +284,6 @@ def _packing(demands: Sequence[Demand], gpus: Sequence[_Gpu], memory: int, level
             each.name,
             _gpus_of(each, gpus),
             pools[each.name] if each.name in shared else None,
-            _fraction(each, uses) if each.name in shared else None,
         )
         for each in sorted(demands, key=lambda each: each.name)
     ]
@@ -319,18 +315,3 @@ def _use(gpu: _Gpu, pools: Mapping[str, int], memory: int) -> GpuUse:
         for each, replica in gpu.held
     ]
     return GpuUse(gpu.number, memory, tuple(shares))
-
-
-def _fraction(demand: Demand, uses: Sequence[GpuUse]) -> float:
-    """Of what is free when the others have theirs, which makes the model's own pool of it.
-
-    An engine takes the smaller of its size and its fraction of what it finds free. Started first,
-    the size holds it back; started last, this fraction is the least that lets it have the size.
-    """
-    shares = [
-        share.pool / (share.pool + use.left)
-        for use in uses
-        for share in use.shares
-        if share.name == demand.name
-    ]
-    return min(math.ceil(max(shares) * _DECIMALS) / _DECIMALS, 1.0)

@@ -61,13 +61,24 @@ def show_fleet(
 
 
 def _shapes(member: Member, offline: bool, workspace: Path | None) -> Shapes:
+    from toolkit.errors import EnvironmentError_, SpecError
     from toolkit.pipeline.architectures import draft_architecture, target_architecture
     from toolkit.pipeline.fleet.sizing import Shapes
     from toolkit.workspace import Workspace, default_root
 
     store = Workspace(workspace or default_root(member.path))
-    arch = target_architecture(member.deployment, store, offline=offline)
-    draft = draft_architecture(member.deployment, arch, store, offline=offline)
+    try:
+        arch = target_architecture(member.deployment, store, offline=offline)
+        draft = draft_architecture(member.deployment, arch, store, offline=offline)
+    except (SpecError, EnvironmentError_) as error:
+        # Its own hint is an option that a fleet does not have: config.json of which model?
+        raise type(error)(
+            f"{member.deployment.name}: {error.message}",
+            where=f"{member.path}, {error.where}",
+            hint=f"toolkit checkpoint fetch or toolkit build {member.path} gets it; a folder with "
+            "config.json alone is enough as a source for planning",
+            details=error.details,
+        ) from error
     return Shapes(arch, draft)
 
 

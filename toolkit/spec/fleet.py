@@ -15,7 +15,7 @@ from toolkit.spec.document import plain, walk
 from toolkit.spec.explain import explain
 from toolkit.spec.gateway import Gateway
 from toolkit.spec.gpus import find_gpu
-from toolkit.spec.loading import absolute_gateway, load, read_document
+from toolkit.spec.loading import absolute_gateway, lists_models, load, read_document
 from toolkit.spec.models import Deployment
 from toolkit.spec.problems import refuse_all
 from toolkit.spec.section import Section, as_tuple, refuse
@@ -118,7 +118,7 @@ class LoadedFleet:
 def is_fleet(path: Path) -> bool:
     """Whether the file lists models; one that cannot be read is left to its loader to refuse."""
     try:
-        return "models" in read_document(path, environ=None).entries
+        return lists_models(read_document(path, environ=None))
     except SpecError:
         return False
 

@@ -122,9 +122,24 @@ def load(
             mistake, such as ``deploy.yaml:12:5``; ``details`` has one line for each other one.
     """
     root: Node = read_document(path, environ=environ)
+    if lists_models(root):
+        raise SpecError(
+            "this file lists models, and the command is about one",
+            where=str(path),
+            hint=f"name one of its deployment files; toolkit plan {path} says how to deploy each",
+        )
     refuse_near_misses(environ, Deployment.model_fields)
     root = apply(root, [*from_environment(environ), *from_flags(overrides)])
     return LoadedDeployment(validate(root), path, _mapping(root))
+
+
+def lists_models(root: Node) -> bool:
+    """Whether a document is a fleet's (:mod:`toolkit.spec.fleet`) and no deployment."""
+    return (
+        isinstance(root, MappingNode)
+        and "models" in root.entries
+        and not root.entries.keys() & {"name", "model"}
+    )
 
 
 def read_document(path: Path, *, environ: Mapping[str, str] | None = os.environ) -> MappingNode:

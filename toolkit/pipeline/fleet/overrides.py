@@ -38,7 +38,6 @@ def _placed(member: Member, grant: Grant, machine: Machine, on_gpu: bool) -> Ite
     if grant.pool is not None:
         whole = grant.pool % _MIB == 0
         yield f"engine.kv_cache.size={f'{grant.pool // _MIB}MiB' if whole else grant.pool}"
-        yield f"engine.kv_cache.free_memory_fraction={grant.fraction:g}"
 
 
 def _ports(member: Member, ports: Ports) -> Iterator[str]:
