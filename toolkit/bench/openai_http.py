@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from toolkit.bench.http1 import HttpConnection
-from toolkit.bench.records import Failure, Request, RequestRecord, Usage, clock
+from toolkit.bench.http_pool import HttpPool
+from toolkit.bench.records import Failure, Request, RequestRecord, Usage
 from toolkit.bench.target import TargetInfo, authority
 from toolkit.errors import ServerError
 
@@ -38,14 +38,10 @@ class OpenAiTarget:
     def __init__(
         self, host: str, port: int, model: str, *, key: str | None = None, timeout: float = 120.0
     ) -> None:
-        self._host, self._port, self._model, self._timeout = host, port, model, timeout
+        self._model, self._timeout = model, timeout
+        self._pool = HttpPool(host, port)
         self._headers = f"Authorization: Bearer {key}\r\n" if key else ""
-        self._idle: list[HttpConnection] = []
-
-    @property
-    def url(self) -> str:
-        """Where it is, for people."""
-        return f"http://{authority(self._host, self._port)}"
+        self.url = f"http://{authority(host, port)}"
 
     async def open(self) -> TargetInfo:
         """Ask which models it serves.
@@ -54,17 +50,12 @@ class OpenAiTarget:
             ServerError: nobody answers there, or the model is not served.
         """
         try:
-            connection = await self._connection()
-            status, body = await asyncio.wait_for(
-                connection.request("GET", "/v1/models", headers=self._headers), 10
-            )
+            status, body = await self._pool.get("/v1/models", headers=self._headers)
             found = orjson.loads(body)
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             raise ServerError(
                 f"the server is not reachable: {str(error) or 'no answer'}", where=self.url
             ) from error
-        if connection.idle:
-            self._idle.append(connection)
         names = [one["id"] for one in found.get("data", ())] if status == 200 else []
         if self._model not in names:
             hint = f"it serves {', '.join(names)}" if names else f"HTTP status {status}"
@@ -73,35 +64,17 @@ class OpenAiTarget:
 
     async def generate(self, request: Request) -> RequestRecord:
         """Run one request to its end."""
-        loop = asyncio.get_running_loop()
-        record = RequestRecord(request)
-        answer = _Answer(record, loop.create_future())
+        done = asyncio.get_running_loop().create_future()
+        answer = _Answer(RequestRecord(request), done)
         headers = self._headers
         if request.request_class:
             headers += f"X-Request-Class: {request.request_class}\r\n"
-        try:
-            connection = await self._connection()
-        except OSError as error:
-            record.fail("connection", str(error))
-            return record
-        record.sent = clock()
-        connection.send("POST", _PATH, self._body(request), answer, headers=headers)
-        timer = loop.call_later(self._timeout, answer.expire, self._timeout)
-        try:
-            await answer.done
-        finally:
-            timer.cancel()
-            if connection.idle:
-                self._idle.append(connection)
-            else:
-                connection.abort()
-        return record
+        body = self._body(request)
+        return await self._pool.post(_PATH, body, answer, self._timeout, headers=headers)
 
     async def close(self) -> None:
         """Close all connections."""
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+        self._pool.close()
 
     def _body(self, request: Request) -> bytes:
         sampling = request.sampling
@@ -118,13 +91,6 @@ class OpenAiTarget:
             "stream_options": {"include_usage": True},
         }
         return orjson.dumps({name: value for name, value in values.items() if value is not None})
-
-    async def _connection(self) -> HttpConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle:
-                return connection
-        return await HttpConnection.connect(self._host, self._port)
 
 
 class _Answer:

@@ -13,8 +13,8 @@ import json
 from typing import Any
 
 from toolkit.bench import contract
-from toolkit.bench.http1 import HttpConnection
-from toolkit.bench.records import Failure, Request, RequestRecord, clock
+from toolkit.bench.http_pool import HttpPool
+from toolkit.bench.records import Failure, Request, RequestRecord
 from toolkit.bench.target import TargetInfo, authority
 from toolkit.bench.triton_grpc import require_inputs, unreachable
 from toolkit.errors import ServerError
@@ -37,16 +37,11 @@ class TritonHttpTarget:
     def __init__(
         self, host: str, port: int, model: str, *, stream: bool = True, timeout: float = 120.0
     ) -> None:
-        self._host, self._port, self._model = host, port, model
-        self._stream, self._timeout = stream, timeout
+        self._model, self._stream, self._timeout = model, stream, timeout
         self._path = f"/v2/models/{model}/generate{'_stream' if stream else ''}"
-        self._idle: list[HttpConnection] = []
+        self._pool = HttpPool(host, port)
         self._known: frozenset[str] = frozenset()
-
-    @property
-    def url(self) -> str:
-        """Where it is, for people."""
-        return f"http://{authority(self._host, self._port)}"
+        self.url = f"http://{authority(host, port)}"
 
     async def open(self) -> TargetInfo:
         """Ask for the server's and the model's metadata.
@@ -72,48 +67,19 @@ class TritonHttpTarget:
 
     async def generate(self, request: Request) -> RequestRecord:
         """Run one request to its end."""
-        loop = asyncio.get_running_loop()
-        record = RequestRecord(request)
-        exchange = _Answer(record, loop.create_future(), self._stream)
+        done = asyncio.get_running_loop().create_future()
+        answer = _Answer(RequestRecord(request), done, self._stream)
         body = json.dumps(contract.inputs(request, self._stream, self._known)).encode()
-        try:
-            connection = await self._connection()
-        except OSError as error:
-            record.fail("connection", str(error))
-            return record
-        record.sent = clock()
-        connection.send("POST", self._path, body, exchange)
-        timer = loop.call_later(self._timeout, exchange.expire, self._timeout)
-        try:
-            await exchange.done
-        finally:
-            timer.cancel()
-            if connection.idle:
-                self._idle.append(connection)
-            else:
-                connection.abort()
-        return record
+        return await self._pool.post(self._path, body, answer, self._timeout)
 
     async def close(self) -> None:
         """Close all connections."""
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+        self._pool.close()
 
     async def _get(self, path: str) -> dict[str, Any]:
-        connection = await self._connection()
-        _, body = await asyncio.wait_for(connection.request("GET", path), 10)
-        if connection.idle:
-            self._idle.append(connection)
+        _, body = await self._pool.get(path)
         found = json.loads(body)
         return found if isinstance(found, dict) else {}
-
-    async def _connection(self) -> HttpConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle:
-                return connection
-        return await HttpConnection.connect(self._host, self._port)
 
 
 class _Answer:
