@@ -176,17 +176,17 @@ def test_one_that_cannot_be_started_again_now_is_started_later(
 
 
 def test_the_wait_for_it_can_be_ended(tmp_path: Path) -> None:
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def pause(seconds: float) -> None:
-        raise Enough
+        raise EnoughError
 
     beside = Beside(plan_of(tmp_path))
     beside.companion.plan = beside.companion.plan.model_copy(
         update={"command": (sys.executable, "-c", "import time; time.sleep(600)")}
     )
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         beside.companion.start(BESIDE, pause)
     beside.companion.stop(lambda: True)
 

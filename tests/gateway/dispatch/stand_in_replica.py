@@ -32,6 +32,9 @@ class StandIn:
         self.step.set()
         self.fail_at: int | None = None
         self.cause = ReplicaFailure("connection", "it broke")
+        self.poison: frozenset[str] = frozenset()
+        self.trouble: list[Exception] = []
+        self.told = Load(None, None, None, None)
         self.asked: list[str] = []
         self.running: set[str] = set()
         self.closed: list[str] = []
@@ -43,18 +46,22 @@ class StandIn:
             raise ReplicaFailure("connection", "nobody answers")
 
     async def capacity(self, timeout: float) -> Capacity | None:
+        if self.trouble:
+            raise self.trouble.pop()
         return self.held
 
     async def ready(self, timeout: float) -> bool:
         return self.alive
 
     async def load(self, timeout: float) -> Load | None:
-        return None
+        return self.told
 
     async def generate(
         self, work: Work, deadline_s: float | None = None
     ) -> AsyncGenerator[Piece, None]:
         self.asked.append(work.id)
+        if work.id in self.poison:
+            raise self.cause
         self.running.add(work.id)
         wanted = work.sampling.max_tokens or 1
         try:

@@ -10,11 +10,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from toolkit.gateway.dispatch.call import Call, no_replica, refusal, too_late
 from toolkit.gateway.dispatch.health import HealthPolicy
 from toolkit.gateway.dispatch.replicas import Replica, Watched
-from toolkit.gateway.scheduling import ReplicaLoad, ReplicaSpec, Scheduler, Snapshot
+from toolkit.gateway.scheduling import (
+    ReplicaLoad,
+    ReplicaSpec,
+    ReplicaState,
+    Scheduler,
+    Snapshot,
+)
 from toolkit.gateway.telemetry.observer import Observer
 from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
@@ -65,7 +72,7 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin to watch the replicas."""
         for each in self._replicas.values():
-            watch = each.watch(self._clock, self._changed, self._observed)
+            watch = each.watch(self._clock, self._changed, self._lost, self._observed)
             self._watches.append(asyncio.create_task(watch))
 
     @property
@@ -76,8 +83,15 @@ class Dispatcher:
         return not self._draining and models == up
 
     def snapshot(self) -> Snapshot:
-        """What waits and what runs where."""
-        return self._scheduler.snapshot(self._clock())
+        """What waits and what runs where; a replica that was never there is one that is down."""
+        known = self._scheduler.snapshot(self._clock())
+        there = {each.id for each in known.replicas}
+        absent = [
+            ReplicaState(address, each.replica.model, False, each.capacity.slots, 0)
+            for address, each in self._replicas.items()
+            if address not in there
+        ]
+        return replace(known, replicas=(*known.replicas, *absent))
 
     async def generate(self, work: Work) -> AsyncGenerator[Piece, None]:
         """See :meth:`toolkit.gateway.work.Generator.generate`."""
@@ -97,6 +111,10 @@ class Dispatcher:
         except GatewayError as error:
             call.ended = True
             self._observer.failed(work, error)
+            raise
+        except Exception:
+            call.ended = True
+            self._observer.failed(work, defect())
             raise
         finally:
             self._leave(call)
@@ -146,6 +164,9 @@ class Dispatcher:
 
     async def _stream(self, call: Call, replica: str) -> AsyncGenerator[Piece, None]:
         watched = self._replicas[replica]
+        if not watched.health.up:
+            # Assigned in the turn before: nobody would end what begins there now.
+            raise ReplicaFailure("connection", "it has just gone out")
         left = call.time_left(self._clock())
         async with aclosing(watched.replica.generate(call.work, left)) as pieces:
             async for piece in pieces:
@@ -246,14 +267,26 @@ class Dispatcher:
             )
         else:
             self._scheduler.eject(address, now)
-            for identity in tuple(watched.running):
-                watched.replica.abort(identity, ReplicaFailure("connection", why))
+        watched.told = why is None
         self._pump()
+
+    def _lost(self, watched: Watched, why: str) -> None:
+        """End what runs on a replica that says nothing any more, so that it can go elsewhere.
+
+        One that is out because requests failed may well bring the others to their end.
+        """
+        for identity in tuple(watched.running):
+            watched.replica.abort(identity, ReplicaFailure("connection", why))
 
     def _observed(self, watched: Watched, load: Load) -> None:
         seen = ReplicaLoad(load.running, load.waiting, load.kv_cache_use)
         self._scheduler.observe(watched.replica.address, seen, self._clock())
         self._pump()
+
+
+def defect() -> GatewayError:
+    """An error of the gateway's own."""
+    return GatewayError(500, "the gateway failed", kind="server_error", code="internal_error")
 
 
 def shutting_down() -> GatewayError:

@@ -36,6 +36,11 @@ class Health:
         self._not_before = 0.0
         self.up = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether the last probes all had no answer."""
+        return self._probes_failed >= self._policy.probe_failures
+
     def request_failed(self, cause: Cause, now: float) -> str | None:
         """Why to take it out now, if that is so. A replica without place is well."""
         if cause == "busy" or not self.up:
@@ -65,7 +70,7 @@ class Health:
                 self._requests_failed = 0
             return None
         self._probes_failed += 1
-        if self.up and self._probes_failed >= self._policy.probe_failures:
+        if self.up and self.silent:
             return self._out(f"it did not answer {self._probes_failed} times", now)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.failure import ReplicaFailure
 from toolkit.gateway.work import Piece, Work
 from toolkit.serving.metrics import Load
+
+_LOG = logging.getLogger(__name__)
 
 
 class Replica(Protocol):
@@ -56,36 +59,64 @@ class Replica(Protocol):
 
 
 class Watched:
-    """A replica with its health, and when a request on it last moved."""
+    """A replica with its health, and when a request on it last moved.
+
+    ``told`` is what :meth:`watch` has last said of it: whether it takes work.
+    """
 
     def __init__(self, replica: Replica, capacity: Capacity, policy: HealthPolicy) -> None:
         self.replica = replica
         self.capacity = capacity
         self.health = Health(policy)
+        self.told = False
         self.running: set[str] = set()
         self.moved = 0.0
         self._policy = policy
-        self._open = False
+        self._steps: float | None = None
+        self._trouble = ""
 
     async def watch(
         self,
         clock: Callable[[], float],
         changed: Callable[[Watched, str | None], None],
+        lost: Callable[[Watched, str], None],
         observed: Callable[[Watched, Load], None],
     ) -> None:
-        """Probe for ever; tells when it comes in (no reason) or goes out, and its load."""
+        """Probe for ever, whatever happens: without it, the replica would stay as it is.
+
+        Args:
+            clock: Seconds, monotonic.
+            changed: Told when it comes in (no reason) or goes out.
+            lost: Told that what runs there will not come to an end by itself, and why.
+            observed: Told its load.
+        """
         while True:
-            was_up = self.health.up
-            why = self.health.probed(await self._answers(), clock())
-            if self._stalls(clock()):
-                why = self.health.stalled(clock())
-            if why is not None or self.health.up != was_up:
-                changed(self, why)
-            if self.health.up:
-                load = await self.replica.load(self._policy.probe_timeout)
-                if load is not None:
-                    observed(self, load)
+            try:
+                await self._look(clock, changed, lost, observed)
+            except Exception as error:
+                self._unexpected(error)
             await asyncio.sleep(self._policy.probe_interval)
+
+    async def _look(
+        self,
+        clock: Callable[[], float],
+        changed: Callable[[Watched, str | None], None],
+        lost: Callable[[Watched, str], None],
+        observed: Callable[[Watched, Load], None],
+    ) -> None:
+        why = self.health.probed(await self._answers(), clock())
+        silent, stuck = self.health.silent, self._stuck(clock())
+        if self.health.up and stuck:
+            why = self.health.stalled(clock())
+        if self.health.up != self.told or why is not None:
+            changed(self, None if self.health.up else why or "it is out")
+        if self.running and not self.health.up and (silent or stuck):
+            lost(self, "it does not answer" if silent else "its requests do not move")
+        if self.health.up:
+            load = await self.replica.load(self._policy.probe_timeout)
+            if load is not None:
+                self._note(load, clock())
+                observed(self, load)
 
     async def _answers(self) -> bool:
         timeout = self._policy.probe_timeout
@@ -97,8 +128,21 @@ class Watched:
             return await self.replica.ready(timeout)
         except ReplicaFailure:
             return False
+        except Exception as error:
+            self._unexpected(error)
+            return False
 
-    def _stalls(self, now: float) -> bool:
-        return (
-            self.health.up and bool(self.running) and now - self.moved > self._policy.stall_timeout
-        )
+    def _note(self, load: Load, now: float) -> None:
+        """A long prompt gives no text for long, but the engine steps through it."""
+        if load.iterations is not None and load.iterations != self._steps:
+            self._steps, self.moved = load.iterations, now
+
+    def _stuck(self, now: float) -> bool:
+        return bool(self.running) and now - self.moved > self._policy.stall_timeout
+
+    def _unexpected(self, error: Exception) -> None:
+        """Log a defect: once, not at every probe."""
+        trouble = repr(error)
+        if trouble != self._trouble:
+            _LOG.error("watching %s failed", self.replica.address, exc_info=error)
+        self._trouble = trouble
