@@ -25,6 +25,8 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Like the probes of its metrics: a proxy for the web knows nothing of the servers within.
+    ("grpc.enable_http_proxy", 0),
 )
 _END_TIMEOUT = 5.0
 BACKEND_MODEL = "tensorrt_llm"
@@ -118,6 +120,7 @@ class TritonReplica:
         try:
             async for response in call:
                 if response.error_message:
+                    self._let_end(work.id)
                     raise understand(response.error_message, self._inputs)
                 answer = response.infer_response
                 if answer.parameters[tensors.FINAL_FLAG].bool_param:
@@ -129,7 +132,7 @@ class TritonReplica:
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
         except asyncio.CancelledError:
-            if work.id in self._aborted:
+            if work.id in self._aborted and not _leaves():
                 raise self._aborted[work.id] from None
             raise
         finally:
@@ -156,6 +159,12 @@ class TritonReplica:
         task = asyncio.ensure_future(_read_out(self._calls.pop(request)))
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
+
+
+def _leaves() -> bool:
+    """Whether the present task itself is cancelled. Before Python 3.11 nobody can tell."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0
 
 
 async def _once(message: Any) -> AsyncGenerator[Any, None]:
