@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from model_shapes import LLAMA_8B
 
 from toolkit.capacity import fit
-from toolkit.capacity.packing import Demand, Misfit, Packing, demand_of, pack
+from toolkit.capacity.packing import Misfit, Packing, demand_of, pack
+from toolkit.capacity.placing import Demand, Unplaced, place
 from toolkit.quantize.check import check
 from toolkit.spec.gpus import find_gpu
 from toolkit.spec.models import Engine, Quantization
@@ -138,6 +139,48 @@ def test_what_fits_is_placed_on_gpus_of_its_own_where_there_are_enough(
 ) -> None:
     enough = sum(each.gpus * each.replicas for each in models)
     assert isinstance(pack(models, range(enough), MEMORY), Packing)
+
+
+def possible(models: list[Demand], count: int) -> bool:
+    """Whether any assignment of single replicas to GPUs holds, all of them tried."""
+    for where in product(range(count), repeat=len(models)):
+        groups = [
+            [m for m, at in zip(models, where, strict=True) if at == gpu] for gpu in range(count)
+        ]
+        if all(
+            len(group) <= 1
+            or sum(m.least for m in group)
+            <= int((MEMORY - sum(m.fixed for m in group)) * min(m.fraction for m in group))
+            for group in groups
+        ):
+            return True
+    return False
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(5, 45), st.integers(1, 6)), min_size=3, max_size=7),
+    st.integers(2, 3),
+)
+def test_what_some_arrangement_holds_is_never_refused(
+    sizes: list[tuple[int, int]], count: int
+) -> None:
+    models = [
+        demand(f"m{index}", fixed, least, 9 * least) for index, (fixed, least) in enumerate(sizes)
+    ]
+    packed = pack(models, range(count), MEMORY)
+    assert isinstance(packed, Packing) == possible(models, count)
+
+
+def test_an_arrangement_that_first_fit_misses_is_found() -> None:
+    sizes = (38, 30, 28, 20, 16, 14)
+    models = [demand(f"m{size}", size, 1, 64) for size in sizes]
+    # First fit puts 38 with 30, and 28 with 20 and 16: no place for 14.
+    assert isinstance(place(models, range(2), MEMORY, 0.0, search=False), Unplaced)
+    packed = pack(models, range(2), MEMORY)
+    assert isinstance(packed, Packing)
+    names = [{share.name for share in use.shares} for use in packed.gpus]
+    assert names == [{"m38", "m20", "m16"}, {"m30", "m28", "m14"}]
 
 
 def test_the_whole_limits_are_preferred_and_the_rest_is_left_alone() -> None:

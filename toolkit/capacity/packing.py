@@ -5,7 +5,8 @@ the first GPUs with room (first-fit decreasing), those of several GPUs first, on
 own. A single GPU may hold several models; how generously their KV caches are reckoned decides how
 many. At first each is to hold all requests of its limits at once, then half of that, and so on
 down to one request of the greatest length: the first of these levels at which everything has a
-place counts, and what it leaves of a GPU's KV memory is shared out among its models.
+place counts, and what it leaves of a GPU's KV memory is shared out among its models. Before the
+last level refuses, other arrangements are searched for, some ten thousand of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.capacity.host import HostPlan
+from toolkit.capacity.placing import Demand, Holder, Unplaced, budget, place
 from toolkit.capacity.plan import MemoryPlan
 from toolkit.spec.models import Engine
 
@@ -22,44 +24,6 @@ LEVELS = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 0.0)
 """Shares of a model's limits that its KV cache is to hold at once; 0 is a single request."""
 
 _MIB = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What each replica of one model takes of each of its GPUs, in bytes.
-
-    Attributes:
-        name: Unique among the models.
-        gpus: Whole GPUs of a replica; only a replica of one shares it.
-        fixed: Everything but the KV cache.
-        least: KV cache for one request of the greatest length.
-        most: KV cache for as many of those as the limits allow.
-        alone: KV cache where the GPU is the replica's own, as its file sets it.
-        bytes_per_token: Of the KV cache.
-        block: Tokens that are allotted at once.
-        fraction: Of the memory that may become KV cache, of what the fixed part leaves.
-        sized: Its file fixes the size of its KV cache.
-    """
-
-    name: str
-    replicas: int
-    gpus: int
-    fixed: int
-    least: int
-    most: int
-    alone: int
-    bytes_per_token: float
-    block: int
-    fraction: float
-    sized: bool = False
-
-    def tokens(self, pool: int) -> int:
-        """Tokens that ``pool`` bytes hold, in whole blocks."""
-        return int(pool / self.bytes_per_token) // self.block * self.block
-
-    def wanted(self, level: float) -> int:
-        """Bytes of the KV cache at one of :data:`LEVELS`."""
-        return max(self.least, int(self.most * level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,77 +144,24 @@ def pack(demands: Sequence[Demand], gpus: Sequence[int], memory: int) -> Packing
         gpus: Numbers of the machine's GPUs.
         memory: Bytes of each.
     """
-    misfit: Misfit | None = None
-    for level in LEVELS:
-        placed = _place(demands, sorted(gpus), memory, level)
-        if not isinstance(placed, Misfit):
+    numbers = sorted(gpus)
+    *generous, least = LEVELS
+    for level in generous:
+        placed = place(demands, numbers, memory, level, search=False)
+        if not isinstance(placed, Unplaced):
             return _packing(demands, placed, memory, level)
-        misfit = placed
-    assert misfit is not None, "there is at least one level"
-    return misfit
+    placed = place(demands, numbers, memory, least, search=True)
+    if isinstance(placed, Unplaced):
+        return _misfit(placed, memory)
+    return _packing(demands, placed, memory, least)
 
 
-@dataclass(slots=True)
-class _Gpu:
-    """A GPU while it is filled."""
-
-    number: int
-    held: list[tuple[Demand, int]]
-
-    def holds(self, demand: Demand) -> bool:
-        return any(each.name == demand.name for each, _ in self.held)
-
-
-def _place(
-    demands: Sequence[Demand], numbers: Sequence[int], memory: int, level: float
-) -> list[_Gpu] | Misfit:
-    gpus = [_Gpu(number, []) for number in numbers]
-    for demand in sorted(demands, key=lambda each: _size(each, level)):
-        for replica in range(demand.replicas):
-            chosen = _room(demand, gpus, memory, level)
-            if chosen is None:
-                return _misfit(demand, replica, gpus, memory)
-            for gpu in chosen:
-                gpu.held.append((demand, replica))
-    return gpus
-
-
-def _size(demand: Demand, level: float) -> tuple[int, int, str]:
-    """Decreasing, and the same for equals in any order."""
-    return (-demand.gpus, -(demand.fixed + demand.wanted(level)), demand.name)
-
-
-def _room(demand: Demand, gpus: list[_Gpu], memory: int, level: float) -> list[_Gpu] | None:
-    if demand.gpus > 1:
-        # Neighbours first: an NVLink bridge or a common switch joins adjacent numbers.
-        empty = [gpu for gpu in gpus if not gpu.held]
-        return empty[: demand.gpus] if len(empty) >= demand.gpus else None
-    for gpu in gpus:
-        if not gpu.held or _joins(demand, gpu, memory, level):
-            return [gpu]
-    return None
-
-
-def _joins(demand: Demand, gpu: _Gpu, memory: int, level: float) -> bool:
-    together = [each for each, _ in gpu.held]
-    # Replicas of one server have GPUs of their own.
-    if gpu.holds(demand) or any(each.gpus > 1 for each in together):
-        return False
-    together.append(demand)
-    return sum(each.wanted(level) for each in together) <= _budget(together, memory)
-
-
-def _budget(together: Sequence[Demand], memory: int) -> int:
-    """Bytes of a shared GPU that may become KV caches."""
-    free = memory - sum(each.fixed for each in together)
-    return int(free * min(each.fraction for each in together))
-
-
-def _misfit(demand: Demand, replica: int, gpus: Sequence[_Gpu], memory: int) -> Misfit:
-    least = {each.name: each.least for gpu in gpus for each, _ in gpu.held}
+def _misfit(unplaced: Unplaced, memory: int) -> Misfit:
+    demand, gpus = unplaced.demand, unplaced.gpus
+    least = {each.name: each.least for gpu in gpus for each in gpu.models}
     return Misfit(
         demand=demand,
-        replica=replica,
+        replica=unplaced.replica,
         needed=demand.fixed + demand.least,
         missing=_missing(demand, gpus, memory),
         whole=sum(not gpu.held for gpu in gpus),
@@ -258,25 +169,26 @@ def _misfit(demand: Demand, replica: int, gpus: Sequence[_Gpu], memory: int) -> 
     )
 
 
-def _missing(demand: Demand, gpus: Sequence[_Gpu], memory: int) -> int | None:
+def _missing(demand: Demand, gpus: Sequence[Holder], memory: int) -> int | None:
     lacks = []
-    for gpu in gpus:
-        together = [*(each for each, _ in gpu.held), demand]
-        if gpu.holds(demand) or any(each.gpus > 1 for each in together):
-            continue
-        caches = sum(each.least for each in together)
-        fixed = sum(each.fixed for each in together)
-        lacks.append(fixed + math.ceil(caches / min(e.fraction for e in together)) - memory)
+    for gpu in gpus if demand.gpus == 1 else ():
+        if gpu.may_take(demand):
+            together = [*gpu.models, demand]
+            caches = sum(each.least for each in together)
+            fixed = sum(each.fixed for each in together)
+            lacks.append(fixed + math.ceil(caches / min(e.fraction for e in together)) - memory)
     return min(lacks, default=None)
 
 
-def _packing(demands: Sequence[Demand], gpus: Sequence[_Gpu], memory: int, level: float) -> Packing:
-    shared = {each.name for gpu in gpus if len(gpu.held) > 1 for each, _ in gpu.held}
+def _packing(
+    demands: Sequence[Demand], gpus: Sequence[Holder], memory: int, level: float
+) -> Packing:
+    shared = {each.name for gpu in gpus if len(gpu.held) > 1 for each in gpu.models}
     pools = {each.name: each.alone for each in demands}
     for gpu in gpus:
         # A model is told one size, whatever its GPUs: that of the one with the least.
         if len(gpu.held) > 1:
-            parts = _shared_out([each for each, _ in gpu.held], memory)
+            parts = _shared_out(gpu.models, memory)
             pools |= {name: min(pools[name], part) for name, part in parts.items()}
     uses = tuple(_use(gpu, pools, memory) for gpu in gpus)
     grants = [
@@ -290,7 +202,7 @@ def _packing(demands: Sequence[Demand], gpus: Sequence[_Gpu], memory: int, level
     return Packing(uses, tuple(grants), level)
 
 
-def _gpus_of(demand: Demand, gpus: Sequence[_Gpu]) -> tuple[int, ...]:
+def _gpus_of(demand: Demand, gpus: Sequence[Holder]) -> tuple[int, ...]:
     """Replica by replica, as ``serving.gpus`` has them."""
     held = [(replica, gpu.number) for gpu in gpus for each, replica in gpu.held if each is demand]
     return tuple(number for _, number in sorted(held))
@@ -298,7 +210,7 @@ def _gpus_of(demand: Demand, gpus: Sequence[_Gpu]) -> tuple[int, ...]:
 
 def _shared_out(together: Sequence[Demand], memory: int) -> dict[str, int]:
     """The KV memory of a shared GPU: what each needs at least, the rest by what they could use."""
-    spare = _budget(together, memory) - sum(each.least for each in together)
+    spare = budget(together, memory) - sum(each.least for each in together)
     weights = {each.name: 0 if each.sized else max(each.most - each.least, 1) for each in together}
     total = sum(weights.values()) or 1
     parts = {}
@@ -309,7 +221,7 @@ def _shared_out(together: Sequence[Demand], memory: int) -> dict[str, int]:
     return parts
 
 
-def _use(gpu: _Gpu, pools: Mapping[str, int], memory: int) -> GpuUse:
+def _use(gpu: Holder, pools: Mapping[str, int], memory: int) -> GpuUse:
     shares = [
         Share(each.name, replica, each.fixed, pools[each.name], each.tokens(pools[each.name]))
         for each, replica in gpu.held

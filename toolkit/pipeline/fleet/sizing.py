@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from toolkit.capacity import MemoryPlan
 from toolkit.capacity.host import HostPlan
-from toolkit.capacity.packing import Demand, Misfit, Packing, demand_of, pack
+from toolkit.capacity.packing import Misfit, Packing, demand_of, pack
+from toolkit.capacity.placing import Demand
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.errors import SpecError, ToolkitError, UnsupportedError
 from toolkit.pipeline.fleet.machine import Machine, check_gpus, is_on_gpu
