@@ -149,7 +149,7 @@ def run(plan: GatewayPlan, port: int | None = None) -> None:
 
 def _dispatcher(model: ModelPlan, observer: Observer) -> Dispatcher:
     dispatcher = Dispatcher(Scheduler.of(model.scheduling), observer=observer)
-    assumed = Capacity(model.slots, model.slots * model.max_seq_len)
+    assumed = Capacity(model.slots, 0)  # a KV cache that nobody tells of is not counted
     for text in model.addresses:
         address = Address.of(text)
         dispatcher.add(TritonReplica(address.grpc, address.metrics, model.name), assumed)

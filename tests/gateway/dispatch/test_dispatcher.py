@@ -459,3 +459,21 @@ async def test_a_replica_that_was_never_there_is_shown_as_down() -> None:
         assert (shown.id, shown.model, shown.up, shown.room) == ("lost:8001", "chat", False, 0)
     finally:
         await dispatcher.close()
+
+
+@in_loop
+async def test_what_a_replica_tells_late_counts_once_nothing_runs_there() -> None:
+    """NVIDIA's C++ backend knows its size after its first step only."""
+    async with house(slots=4) as home:
+        replica = home.replicas[0]
+        replica.step.clear()
+        running = asyncio.create_task(home.text(work("a")))
+        await home.until(lambda: home.running() == 1)
+        replica.held = Capacity(2, 5_000)
+        await asyncio.sleep(0.05)
+        assert home.running() == 1
+        replica.step.set()
+        await running
+        await home.until(lambda: home.dispatcher.snapshot().replicas[0].slots == 2)
+        assert home.dispatcher.snapshot().replicas[0].kv_tokens == 5_000
+        assert "r0 out" not in home.diary.lines

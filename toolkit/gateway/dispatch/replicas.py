@@ -72,6 +72,7 @@ class Watched:
         self.running: set[str] = set()
         self.moved = 0.0
         self._policy = policy
+        self._sized = False
         self._steps: float | None = None
         self._trouble = ""
 
@@ -113,10 +114,23 @@ class Watched:
         if self.running and not self.health.up and (silent or stuck):
             lost(self, "it does not answer" if silent else "its requests do not move")
         if self.health.up:
+            await self._learn(changed)
             load = await self.replica.load(self._policy.probe_timeout)
             if load is not None:
                 self._note(load, clock())
                 observed(self, load)
+
+    async def _learn(self, changed: Callable[[Watched, str | None], None]) -> None:
+        """Ask again who has not told yet what it holds: some know after their first step only."""
+        if self._sized or self.running:
+            return
+        told = await self.replica.capacity(self._policy.probe_timeout)
+        if told is None or self.running:
+            return
+        self._sized = True
+        if told != self.capacity:
+            self.capacity = told
+            changed(self, None)
 
     async def _answers(self) -> bool:
         timeout = self._policy.probe_timeout
@@ -124,7 +138,8 @@ class Watched:
             if not self.health.up:
                 # A server that was away may have come back with another engine or less cache.
                 await self.replica.open(timeout)
-                self.capacity = await self.replica.capacity(timeout) or self.capacity
+                told = await self.replica.capacity(timeout)
+                self.capacity, self._sized = told or self.capacity, told is not None
             return await self.replica.ready(timeout)
         except ReplicaFailure:
             return False

@@ -12,7 +12,8 @@ from typing import Literal
 
 Severity = Literal["page", "ticket"]
 
-_GOOD = "stop|length|withdrawn"
+_GOOD = "stop|length|deadline|withdrawn|invalid_request_error"
+"""Outcomes that keep the promise; a deadline and a mistake are the client's own."""
 _FAST = (14.4, "1h", "5m")
 _SLOW = (6.0, "6h", "30m")
 _ENGINE = 'general_type="iteration_counter"'
@@ -105,7 +106,8 @@ def _burning_series(kind: str, bad: int) -> tuple[Series, ...]:
     name = "toolkit_gateway_requests_total"
     return (
         Series(f'{name}{{{labels},outcome="stop"}}', f"0+{good}x400"),
-        Series(f'{name}{{{labels},outcome="replica_failed"}}', f"0+{bad}x400"),
+        Series(f'{name}{{{labels},outcome="invalid_request_error"}}', "0+9x400"),
+        Series(f'{name}{{{labels},outcome="replica_failed"}}', f"0+{9 * bad}x400"),
     )
 
 
@@ -152,6 +154,18 @@ def _loaded() -> Iterator[Alert]:
 
 
 def _lost() -> Iterator[Alert]:
+    target = 'up{job="toolkit-gateway",instance="a:9000"}'
+    yield Alert(
+        "GatewayDown",
+        "page",
+        'up{job="toolkit-gateway"} == 0',
+        "1m",
+        "the gateway at {{ $labels.instance }} does not answer",
+        "toolkit status and toolkit logs on its machine say why; no other rule sees it meanwhile.",
+        (("instance", "a:9000"), ("job", "toolkit-gateway")),
+        (Series(target, "1x10 0x70"),),
+        (Series(target, "0x1 1x80"),),
+    )
     up = 'toolkit_gateway_replica_up{model="chat",replica="a:8001"}'
     yield Alert(
         "ReplicaDown",
@@ -168,13 +182,15 @@ def _lost() -> Iterator[Alert]:
     yield Alert(
         "RestartedAfterOutOfMemory",
         "ticket",
-        "toolkit_gateway_replica_kv_tokens < max_over_time(toolkit_gateway_replica_kv_tokens[1d])",
+        "toolkit_gateway_replica_kv_tokens > 0 "
+        "< max_over_time(toolkit_gateway_replica_kv_tokens[1d])",
         "1m",
         "{{ $labels.model }}: {{ $labels.replica }} came back with a smaller KV cache",
         "It ran out of memory: lower max_batch_size, max_seq_len or free_memory_fraction.",
         (("model", "chat"), ("replica", "a:8001")),
         (Series(kv, "65536x30 45875x50"),),
-        (Series(kv, "65536x80"),),
+        (Series(kv, "65536x30 0x5 65536x45"),),  # 0: it has not told yet
+        at="33m",
     )
 
 
