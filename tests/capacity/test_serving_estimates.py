@@ -22,6 +22,7 @@ from toolkit.capacity.serving import (
     speculation_gain,
     usable_slots,
     with_running,
+    with_users,
 )
 from toolkit.capacity.traffic import Traffic, acceptance_of, expected_tokens
 from toolkit.capacity.work import gpu_device, gpu_work, host_work
@@ -140,6 +141,14 @@ def test_more_requests_mean_more_tokens_and_none_of_them_sooner(
     assert many.ttft_s >= few.ttft_s
     # Little's law ties the three together.
     assert few.rate * output * few.tpot_s == pytest.approx(running)
+
+
+@settings(max_examples=40, deadline=None)
+@given(users=st.floats(0.5, 200))
+def test_users_wait_for_their_first_token_or_have_a_request_running(users: float) -> None:
+    made = with_users(replica(), CHAT, users)
+    assert made.running + made.rate * made.ttft_s == pytest.approx(users, rel=1e-3)
+    assert with_users(replica(max_batch=8), CHAT, users).running <= 8
 
 
 @settings(max_examples=40, deadline=None)

@@ -82,6 +82,22 @@ def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate
     )
 
 
+def with_users(replica: Replica, traffic: Traffic, users: float) -> Estimate:
+    """The replica with so many users who each ask again when the answer is there.
+
+    Of them, ``rate * ttft`` wait for their first token, and the others' requests are running.
+    """
+    low, high = 0.0, min(users, replica.slots(traffic))
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2
+        made = with_running(replica, traffic, middle)
+        if made.running + made.rate * made.ttft_s < users:
+            low = middle
+        else:
+            high = middle
+    return with_running(replica, traffic, high)
+
+
 def at_rate(replica: Replica, traffic: Traffic, rate: float) -> Estimate | None:
     """The replica with so many requests a second arriving at random; None if it falls behind."""
     most = usable_slots(replica, traffic)

@@ -81,11 +81,12 @@ def observations(report: BenchReport, *, drafts: int = 0) -> list[Observation]:
     The number of running requests follows from Little's law: requests a second times tokens of an
     answer times seconds a token.
     """
-    found = (_observation(point, drafts) for point in report.points)
+    found = (observation(point, drafts) for point in report.points)
     return [each for each in found if each is not None]
 
 
-def _observation(point: Point, drafts: int) -> Observation | None:
+def observation(point: Point, drafts: int = 0) -> Observation | None:
+    """One load, likewise; None where a figure is missing."""
     tpot, prompt = _mean(point, "tpot"), _mean(point, "prompt_tokens")
     output, rate = _mean(point, "output_tokens"), point.totals.get("request_throughput")
     if not tpot or not prompt or not output or rate is None or rate.value <= 0:
