@@ -51,13 +51,6 @@ def add(
     from toolkit.errors import SpecError
     from toolkit.gateway.guard import keys
 
-    entries = keys.read(file) if file.exists() else {}
-    if identity in entries:
-        raise SpecError(
-            f"there is a key {identity} already",
-            where=str(file),
-            hint=f"toolkit keys remove {identity} --file {file}, or choose another id",
-        )
     limits = keys.KeyLimits(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
@@ -65,7 +58,14 @@ def add(
         concurrent_tokens=concurrent_tokens,
     )
     new = keys.make(identity, request_class=request_class, models=tuple(model or ()), limits=limits)
-    keys.write(file, {**entries, identity: new.entry})
+    with keys.editing(file) as entries:
+        if identity in entries:
+            raise SpecError(
+                f"there is a key {identity} already",
+                where=str(file),
+                hint=f"toolkit keys remove {identity} --file {file}, or choose another id",
+            )
+        entries[identity] = new.entry
     if json:
         print_json({"id": identity, "key": new.text, "file": str(file)})
         return
@@ -105,9 +105,8 @@ def remove(identity: Id, file: KeyFile = _DEFAULT) -> None:
     from toolkit.errors import SpecError
     from toolkit.gateway.guard import keys
 
-    entries = keys.read(file)
-    if identity not in entries:
-        known = ", ".join(entries) or "none"
-        raise SpecError(f"there is no key {identity}", where=str(file), hint=f"keys: {known}")
-    keys.write(file, {name: each for name, each in entries.items() if name != identity})
+    with keys.editing(file) as entries:
+        if entries.pop(identity, None) is None:
+            known = ", ".join(entries) or "none"
+            raise SpecError(f"there is no key {identity}", where=str(file), hint=f"keys: {known}")
     typer.echo(f"removed {identity}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from toolkit.errors import SpecError
+from toolkit.gateway.guard import keys
 from toolkit.gateway.guard.admission import KeyedAdmission
-from toolkit.gateway.guard.keys import KeyLimits, KeyRing, make, read, write
+from toolkit.gateway.guard.keys import Key, KeyLimits, KeyRing, editing, make, read, write
 from toolkit.gateway.work import GatewayError
 
 
@@ -160,3 +163,80 @@ def test_requests_and_tokens_at_once(tmp_path: Path) -> None:
     assert "limit of 1 concurrent requests" in refused(admission, text, 1).message
     second.__exit__(None, None, None)
     admission.admit(caller, "chat", 0, 10_000)
+
+
+def test_a_key_that_goes_while_the_file_is_first_read_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.yaml"
+    one = make("a")
+    write(path, {"a": one.entry})
+
+    def slow(file: Path) -> dict[str, Key]:
+        found = read(file)
+        write(file, {})
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(keys, "read", slow)
+        ring = KeyRing(path)
+    assert ring.find(one.text) is None
+
+
+def test_a_broken_file_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.yaml"
+    one = make("a")
+    write(path, {"a": one.entry})
+    ring = KeyRing(path)
+    path.unlink()
+    assert ring.find(one.text) is not None
+    assert ring.find(one.text) is not None
+    assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o620, 0o606])
+def test_a_file_that_others_may_change_or_everybody_reads_is_refused(
+    tmp_path: Path, mode: int
+) -> None:
+    path = tmp_path / "keys.yaml"
+    write(path, {})
+    path.chmod(mode)
+    with pytest.raises(SpecError, match=r"by everybody|changed by others"):
+        read(path)
+
+
+def test_a_link_to_the_file_stays_one(tmp_path: Path) -> None:
+    path, link = tmp_path / "real" / "keys.yaml", tmp_path / "keys.yaml"
+    path.parent.mkdir()
+    write(path, {})
+    link.symlink_to(path)
+    ring, new = KeyRing(path), make("a")
+    write(link, {"a": new.entry})
+    assert link.is_symlink()
+    assert ring.find(new.text) == new.entry
+
+
+def test_writing_follows_no_link_laid_in_its_way(tmp_path: Path) -> None:
+    path, victim = tmp_path / "keys.yaml", tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".keys.yaml.{os.getpid()}").symlink_to(victim)
+    write(path, {"a": make("a").entry})
+    assert victim.read_text() == "precious"
+    assert set(read(path)) == {"a"}
+
+
+def test_two_who_add_at_once_both_keep_their_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+
+    def add(number: int) -> None:
+        with editing(path) as entries:
+            before = dict(entries)
+            time.sleep(0.01)
+            entries |= {**before, f"k{number}": make(f"k{number}").entry}
+
+    threads = [threading.Thread(target=add, args=(each,)) for each in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(read(path)) == 8

@@ -51,3 +51,10 @@ def test_mistakes(
     assert run(["keys", *arguments, "--file", file]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "keys.yaml").read_bytes() == before
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "add", "a", "--file", str(tmp_path / "none" / "keys.yaml")]) == 2
+    told = capsys.readouterr()
+    assert "cannot be written" in told.err
+    assert told.out == ""

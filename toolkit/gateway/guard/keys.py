@@ -6,12 +6,16 @@ that much entropy cannot be guessed from its SHA-256, so no slow hash is needed.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +27,7 @@ from toolkit.errors import SpecError
 from toolkit.spec.gateway import ClassName
 from toolkit.spec.section import Section, as_tuple
 
+_LOG = logging.getLogger(__name__)
 _KEY = re.compile(r"tk_([a-z0-9-]{1,40})_([A-Za-z0-9_-]{43})")
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
@@ -90,10 +95,7 @@ def read(path: Path) -> dict[str, Key]:
         SpecError: not readable, not such a file, or readable by everybody.
     """
     try:
-        if path.stat().st_mode & stat.S_IROTH:
-            raise SpecError(
-                "the key file is readable by everybody", where=str(path), hint=f"chmod 600 {path}"
-            )
+        _require_private(path)
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         entries = _File.model_validate(content).keys
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -110,16 +112,56 @@ def read(path: Path) -> dict[str, Key]:
     return found
 
 
+def _require_private(path: Path) -> None:
+    mode = path.stat().st_mode
+    problem = "may be changed by others" if mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+    if mode & stat.S_IROTH:
+        problem = "is readable by everybody"
+    if problem:
+        raise SpecError(f"the key file {problem}", where=str(path), hint=f"chmod 600 {path}")
+
+
 def write(path: Path, entries: dict[str, Key]) -> None:
-    """Replace the file, readable by its owner alone."""
+    """Replace the file, readable by its owner alone; a link stays one.
+
+    Raises:
+        SpecError: it cannot be written.
+    """
     rows = [each.model_dump(mode="json", exclude_defaults=True) for each in entries.values()]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - for its mode
-        yaml.safe_dump({"keys": rows}, file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        path = path.resolve()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        # What lies there under this name is not ours: neither its mode nor where it leads.
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - for its mode
+            yaml.safe_dump({"keys": rows}, file, sort_keys=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise SpecError(f"the key file cannot be written: {error}", where=str(path)) from None
+
+
+@contextlib.contextmanager
+def editing(path: Path) -> Iterator[dict[str, Key]]:
+    """The entries of a file that need not be there, to be changed in place, by one at a time.
+
+    Nothing is written where the block raises.
+
+    Raises:
+        SpecError: as :func:`read` and :func:`write`.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError as error:
+            raise SpecError(f"the key file cannot be written: {error}", where=str(path)) from None
+        entries = read(path) if path.exists() else {}
+        yield entries
+        write(path, entries)
 
 
 class KeyRing:
@@ -131,8 +173,9 @@ class KeyRing:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._keys = read(path)
+        # Before it is read: what changes meanwhile is read again.
         self._seen = self._stamp()
+        self._keys = read(path)
 
     def find(self, text: str) -> Key | None:
         """The entry that ``text`` is the key of. Takes as long for a wrong secret as a right."""
@@ -150,15 +193,15 @@ class KeyRing:
         self._seen = stamp
         try:
             self._keys = read(self._path)
-        except SpecError:
-            return
+        except SpecError as error:
+            _LOG.warning("%s: %s; the keys stay as they were", error.message, self._path)
 
-    def _stamp(self) -> tuple[int, int]:
+    def _stamp(self) -> tuple[int, ...]:
         try:
             status = self._path.stat()
         except OSError:
-            return (0, 0)
-        return (status.st_mtime_ns, status.st_ino)
+            return ()
+        return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
 
 
 def _digest(text: str) -> str:
