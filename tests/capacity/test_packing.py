@@ -264,3 +264,13 @@ def test_a_demand_is_the_memory_sum_s() -> None:
     plan = fit(sized, resolved, LLAMA_8B, gpu, runtime="pytorch")
     made = demand_of("chat", plan, sized, replicas=2, gpus=1)
     assert (made.least, made.most, made.alone, made.sized) == (4 * GIB, 4 * GIB, 4 * GIB, True)
+
+
+def test_a_fixed_cache_beyond_its_fraction_takes_a_gpu_and_no_more() -> None:
+    # All of a GPU by its own size, where the fraction would ask for more than there is.
+    sizes = (38, 30, 28, 20, 16, 14)
+    models = [demand(f"m{size}", size, 1, 64) for size in sizes]
+    full = demand("full", 10, 70, 70, alone=70 * GIB, sized=True)
+    packed = pack([*models, full], range(3), MEMORY)
+    assert isinstance(packed, Packing)
+    assert [share.name for share in packed.gpus[0].shares] == ["full"]

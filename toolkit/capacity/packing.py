@@ -6,7 +6,7 @@ own. A single GPU may hold several models; how generously their KV caches are re
 many. At first each is to hold all requests of its limits at once, then half of that, and so on
 down to one request of the greatest length: the first of these levels at which everything has a
 place counts, and what it leaves of a GPU's KV memory is shared out among its models. Before the
-last level refuses, other arrangements are searched for, some ten thousand of them.
+last level refuses, other arrangements are searched for, some thousands of them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def demand_of(
     )
 
 
-def pack(demands: Sequence[Demand], gpus: Sequence[int], memory: int) -> Packing | Misfit:
+def pack(
+    demands: Sequence[Demand], gpus: Sequence[int], memory: int, *, search: bool = True
+) -> Packing | Misfit:
     """Give every replica its GPUs, or tell which one has none.
 
     The same whatever the order of ``demands``.
@@ -143,6 +145,7 @@ def pack(demands: Sequence[Demand], gpus: Sequence[int], memory: int) -> Packing
         demands: Of models with different names, each of which fits into a GPU of its own.
         gpus: Numbers of the machine's GPUs.
         memory: Bytes of each.
+        search: Look for other arrangements before refusing, for a second or so.
     """
     numbers = sorted(gpus)
     *generous, least = LEVELS
@@ -150,7 +153,7 @@ def pack(demands: Sequence[Demand], gpus: Sequence[int], memory: int) -> Packing
         placed = place(demands, numbers, memory, level, search=False)
         if not isinstance(placed, Unplaced):
             return _packing(demands, placed, memory, level)
-    placed = place(demands, numbers, memory, least, search=True)
+    placed = place(demands, numbers, memory, least, search=search)
     if isinstance(placed, Unplaced):
         return _misfit(placed, memory)
     return _packing(demands, placed, memory, least)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_STEPS = 20_000
-"""Placements that a search tries before it gives up: a fraction of a second."""
+_STEPS = 4000
+"""Placements that a search tries before it gives up: about a second with 16 GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,8 @@ def _searched(
     replicas: Sequence[tuple[Demand, int]], numbers: Sequence[int], memory: int, level: float
 ) -> list[Holder] | None:
     """Depth first over all arrangements, the largest replicas first; None if there is none."""
+    if _volume(replicas, memory, level) > len(numbers) * memory:
+        return None
     gpus = [Holder(number, []) for number in numbers]
     left = _STEPS
 
@@ -158,6 +160,16 @@ def _searched(
         return False
 
     return gpus if descend(0) else None
+
+
+def _volume(replicas: Sequence[tuple[Demand, int]], memory: int, level: float) -> int:
+    """Bytes that all take together at least, however they are arranged."""
+    total = 0
+    for each, _ in replicas:
+        alone = each.fixed + int(each.wanted(level) / each.fraction)
+        # What is too large to share a GPU takes one, and so does each part of a split model.
+        total += memory * each.gpus if each.gpus > 1 else min(alone, memory)
+    return total
 
 
 def _choices(

@@ -176,7 +176,8 @@ def _again(model: Sized, deployment: Deployment, machine: Machine) -> Sized | No
 
 
 def _fits(models: Sequence[Sized], machine: Machine) -> bool:
-    return bool(models) and isinstance(packed(models, machine), Packing)
+    # What first fit finds at once is advice enough; dozens of searches would take a minute.
+    return bool(models) and isinstance(packed(models, machine, search=False), Packing)
 
 
 def _replicas(deployment: Deployment, count: int) -> Deployment:

@@ -89,11 +89,11 @@ def _named(error: ToolkitError, member: Member) -> ToolkitError:
     )
 
 
-def packed(models: Sequence[Sized], machine: Machine) -> Packing | Misfit:
-    """The models that take GPUs on those of ``machine``."""
+def packed(models: Sequence[Sized], machine: Machine, *, search: bool = True) -> Packing | Misfit:
+    """The models that take GPUs on those of ``machine``; ``search`` is that of :func:`pack`."""
     demands = [each.demand for each in models if each.on_gpu]
     memory = machine.gpu.memory if machine.gpu else 0
-    return pack(demands, machine.numbers, memory)
+    return pack(demands, machine.numbers, memory, search=search)
 
 
 def packed_on_host(models: Sequence[Sized]) -> Packing | Misfit | None:
