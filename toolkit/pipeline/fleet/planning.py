@@ -135,6 +135,8 @@ def _notes(packing: Packing, host: Packing | None) -> Iterator[str]:
         "models that share memory: deploy one after the other, so that each finds the memory as "
         "it is when the others have theirs"
     )
+    if shared:
+        yield "models on one GPU also share its processors: each is slower while the other is busy"
     for each, where in ((packing, "on shared GPUs"), (host, "on this machine")):
         if each is None or not any(len(use.shares) > 1 for use in each.gpus) or each.level == 1:
             continue
