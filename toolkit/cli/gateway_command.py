@@ -10,7 +10,7 @@ import typer
 from toolkit.cli.options import SetOption, WorkspaceOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from toolkit.gateway.plan import ModelPlan
     from toolkit.spec.gateway import Gateway
@@ -62,7 +62,6 @@ def gateway_command(
     from toolkit.gateway import server
     from toolkit.gateway.plan import join
     from toolkit.pipeline.beside import check_files
-    from toolkit.spec.gateway import Gateway
     from toolkit.workspace import default_root
 
     named, gateway = _deployments(files, set_ or ())
@@ -72,18 +71,37 @@ def gateway_command(
             where="--replica" if replica else "--tokenizer",
             hint="name the replicas of each in its gateway.replicas",
         )
+    gateway = _with_options(gateway, {"host": host, "port": port, "replicas": replica})
     models = [
         _model(deployment, workspace or default_root(file), tuple(replica or ()), tokenizer)
         for file, deployment in named
     ]
-    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    gateway = Gateway.model_validate({**gateway.model_dump(), **changes})
     check_files(gateway)
     plan = join(models, gateway)
     scheme = "https" if gateway.tls else "http"
     names = ", ".join(each.name for each in models)
     typer.echo(f"serving {names} at {scheme}://{gateway.host}:{gateway.port}/v1", err=True)
     server.run(plan)
+
+
+def _with_options(gateway: Gateway, options: Mapping[str, object]) -> Gateway:
+    """``gateway`` with what the command line says instead, judged like the file's own."""
+    from pydantic import ValidationError
+
+    from toolkit.errors import SpecError
+    from toolkit.spec.gateway import Gateway
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Gateway.model_validate({**gateway.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "host"
+        raise SpecError(
+            first["msg"],
+            where=f"--{field.removesuffix('s')}",
+            hint=first.get("ctx", {}).get("hint"),
+        ) from None
 
 
 def _deployments(

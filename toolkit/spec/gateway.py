@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from toolkit.spec.section import Looks, Section, as_tuple, refuse
 from toolkit.spec.units import Duration, PositiveDuration, Size
@@ -17,9 +17,19 @@ ClassName = Annotated[
 Host = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._:%-]+$"), Looks("an address or a host name, without a port")
 ]
+
+
+def _ports(address: str) -> str:
+    numbers = address.rpartition(":")[2].split("/")
+    if not all(1 <= int(number) <= 65535 for number in numbers):
+        raise ValueError(f"names a port that does not exist: {address}")
+    return address
+
+
 Address = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}(/[0-9]{1,5})?$"),
+    AfterValidator(_ports),
     Looks("host:port of a Triton's gRPC, with /port of its metrics if there is one"),
 ]
 
