@@ -106,3 +106,11 @@ def test_this_machine_s_processor_has_speeds() -> None:
     assert 1e8 < speed.bandwidth < 1e13
     assert 1e8 < speed.rate < 1e14
     assert CPU_ENGINE.source.startswith("a guess")
+
+
+def test_a_model_whose_layers_are_not_known_is_refused_and_not_called_too_slow() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        find_deployments(
+            deployment(), MIXTRAL, Goal(CHAT, 1), [find_gpu("H200")], read_prices(), {}
+        )
+    assert "mixtral" in str(caught.value)

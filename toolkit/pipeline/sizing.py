@@ -15,14 +15,15 @@ from toolkit.capacity.roofline import Device
 from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
 from toolkit.capacity.serving import Estimate, Replica, with_running
 from toolkit.capacity.traffic import Traffic
-from toolkit.capacity.work import host_work
+from toolkit.capacity.work import gpu_work, host_work
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.engine.nvidia import target_of
 from toolkit.errors import SpecError, ToolkitError, UnsupportedError
 from toolkit.pipeline.calibrating import CPU, Known, keep, key_of, observations
 from toolkit.pipeline.planning import Plan, settle
+from toolkit.quantize.check import check
 from toolkit.spec.gpus import Gpu, find_gpu
-from toolkit.spec.models import Deployment, Engine
+from toolkit.spec.models import Deployment, Engine, Parallelism, Quantization
 
 _LOADS = (1, 8, 32, 128)
 
@@ -156,6 +157,8 @@ def find_deployments(
         UnsupportedError: the CPU runtime, or a model type whose layers are not known.
     """
     runtime = target_of(deployment).runtime
+    # A model type whose layers are not known would only look as if no GPU could do it.
+    gpu_work(arch, check(arch, Quantization()), Parallelism())
     factors: dict[str, Efficiency] = {"": TENSORRT_LLM}
     for gpu in gpus:
         if own := known.get(key_of(gpu.name, runtime)):
