@@ -55,6 +55,7 @@ class House:
 
     def __init__(self, dispatcher: Dispatcher, replicas: list[StandIn], diary: Diary) -> None:
         self.dispatcher, self.replicas, self.diary = dispatcher, replicas, diary
+        self.rest: list[asyncio.Task[str]] = []
 
     async def text(self, wanted: Work) -> str:
         return "".join([piece.text async for piece in self.dispatcher.generate(wanted)])
@@ -477,3 +478,49 @@ async def test_what_a_replica_tells_late_counts_once_nothing_runs_there() -> Non
         await home.until(lambda: home.dispatcher.snapshot().replicas[0].slots == 2)
         assert home.dispatcher.snapshot().replicas[0].kv_tokens == 5_000
         assert "r0 out" not in home.diary.lines
+
+
+async def tried_by_one_and_waiting_for_the_other(home: House) -> asyncio.Task[str]:
+    """``x`` failed on r1, which is well, and waits for r0, which is full."""
+    full, other = home.replicas
+    full.step.clear()
+    other.step.clear()
+    other.alive, other.held = False, Capacity(8, 10_000)
+    other.poison, other.cause = frozenset({"x"}), ReplicaFailure("busy", "queue is full")
+    await home.until(lambda: "r1 out" in home.diary.lines)
+    rest = [asyncio.create_task(home.text(work(str(each)))) for each in range(4)]
+    await home.until(lambda: len(full.asked) > 0)
+    other.alive = True
+    await home.until(lambda: home.diary.lines[-1] == "r1 up" and home.running() == 4)
+    task = asyncio.create_task(home.text(work("x")))
+    await home.until(lambda: "retried x r1" in home.diary.lines)
+    assert "x" not in full.asked
+    home.rest = rest
+    return task
+
+
+@in_loop
+async def test_nobody_waits_for_a_replica_that_is_gone_while_those_that_are_there_failed_it() -> (
+    None
+):
+    async with house(replicas=2, slots=1) as home:
+        task = await tried_by_one_and_waiting_for_the_other(home)
+        home.replicas[0].alive = False
+        with pytest.raises(GatewayError) as caught:
+            await asyncio.wait_for(task, 10)
+        assert caught.value.status == 503
+        home.replicas[1].step.set()
+        assert await asyncio.gather(*home.rest) == ["0 1 2"] * 4
+
+
+@in_loop
+async def test_a_replica_that_has_come_back_is_tried_again() -> None:
+    async with house(replicas=2, slots=1) as home:
+        task = await tried_by_one_and_waiting_for_the_other(home)
+        home.replicas[1].alive, home.replicas[1].poison = False, frozenset()
+        await home.until(lambda: home.diary.lines.count("r1 out") == 2)
+        home.replicas[1].alive = True
+        home.replicas[1].step.set()
+        assert await asyncio.wait_for(task, 10) == "0 1 2"
+        home.replicas[0].step.set()
+        await asyncio.gather(*home.rest)

@@ -99,6 +99,22 @@ def test_what_a_failed_replica_had_goes_elsewhere_with_its_age() -> None:
     assert made.dispatch(0.5) == [Assignment("3", "a")]
 
 
+def test_a_replica_that_is_added_anew_is_nobody_s_failed_one() -> None:
+    made = scheduler(
+        ReplicaSpec("a", "m", slots=1, kv_tokens=0), ReplicaSpec("b", "m", slots=1, kv_tokens=0)
+    )
+    made.submit(ticket("1"), 0.0)
+    assert made.dispatch(0.0) == [Assignment("1", "a")]
+    made.eject("a", 0.1)
+    made.eject("b", 0.1)
+    assert made.requeue("1", 0.1) is None
+    made.readmit("a", 0.2)
+    assert made.dispatch(0.2) == []
+    made.remove_replica("a", 0.3)
+    made.add_replica(ReplicaSpec("a", "m", slots=1, kv_tokens=0), 0.3)
+    assert made.dispatch(0.3) == [Assignment("1", "a")]
+
+
 def test_the_last_replica_s_failure_is_told() -> None:
     made = scheduler()
     made.submit(ticket("1"), 0.0)

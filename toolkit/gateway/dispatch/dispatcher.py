@@ -206,6 +206,7 @@ class Dispatcher:
         if why is not None:
             self._changed(watched, why)
         call.attempts += 1
+        call.tried.add(replica)
         if call.last_piece is not None:
             raise GatewayError(
                 502,
@@ -220,7 +221,15 @@ class Dispatcher:
         refused = self._scheduler.requeue(call.work.id, now)
         if refused is not None:
             raise refusal(refused)
+        if self._in_vain(call):
+            raise no_replica(failure.message)
         self._pump()
+
+    def _in_vain(self, call: Call) -> bool:
+        """Whether every replica that is up has failed it: it would wait, in front of others, for
+        one that may never come back. While none is up the scheduler has its own patience."""
+        up = {address for address, each in self._replicas.items() if each.health.up}
+        return bool(up) and up <= call.tried
 
     def _leave(self, call: Call) -> None:
         if self._calls.pop(call.work.id, None) is None:
@@ -265,8 +274,13 @@ class Dispatcher:
                 ReplicaSpec(address, watched.replica.model, capacity.slots, capacity.kv_tokens),
                 now,
             )
+            for call in self._calls.values():
+                call.tried.discard(address)
         else:
             self._scheduler.eject(address, now)
+            for call in self._calls.values():
+                if call.tried and self._in_vain(call):
+                    call.refuse(no_replica("every replica that is there has failed it"))
         watched.told = why is None
         self._pump()
 

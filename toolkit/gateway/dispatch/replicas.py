@@ -16,6 +16,9 @@ from toolkit.serving.metrics import Load
 _LOG = logging.getLogger(__name__)
 
 
+_MOVING = 2.0
+
+
 class Replica(Protocol):
     """One server of one model; :class:`toolkit.gateway.triton.TritonReplica` is one."""
 
@@ -105,7 +108,8 @@ class Watched:
         lost: Callable[[Watched, str], None],
         observed: Callable[[Watched, Load], None],
     ) -> None:
-        why = self.health.probed(await self._answers(), clock())
+        answered = await self._answers() or self._moves(clock())
+        why = self.health.probed(answered, clock())
         silent, stuck = self.health.silent, self._stuck(clock())
         if self.health.up and stuck:
             why = self.health.stalled(clock())
@@ -119,6 +123,10 @@ class Watched:
             if load is not None:
                 self._note(load, clock())
                 observed(self, load)
+
+    def _moves(self, now: float) -> bool:
+        """Whether answers come: a probe that a busy server is late with then says nothing."""
+        return self.health.up and bool(self.running) and now - self.moved < _MOVING
 
     async def _learn(self, changed: Callable[[Watched, str | None], None]) -> None:
         """Ask again who has not told yet what it holds: some know after their first step only."""

@@ -52,12 +52,17 @@ class Scheduler:
         return cls(scheduling)
 
     def add_replica(self, spec: ReplicaSpec, now: float) -> None:
-        """An engine is ready. Raises ValueError if its id is taken."""
+        """An engine is ready, and new: who has failed on another of its name may be sent there.
+
+        Raises ValueError if its id is taken.
+        """
         if spec.id in self._where:
             raise ValueError(f"replica {spec.id} is there already")
         if spec.model not in self._lanes:
             self._lanes[spec.model] = Lane(self._scheduling, self._classes, self._running)
         self._where[spec.id] = self._lanes[spec.model]
+        for job in self._jobs.values():
+            job.shunned -= {spec.id}
         self._where[spec.id].add(spec, now)
 
     def remove_replica(self, replica: str, now: float) -> tuple[str, ...]:
