@@ -41,10 +41,10 @@ def observe_command(
     deployment = load(file, overrides=set_ or ()).deployment
     state = RunDirectory(workspace or default_root(file), deployment.name).read()
     ports = deployment.serving.ports
-    gateway = f"{deployment.gateway.host}:{deployment.gateway.port}"
-    metrics = f"{deployment.serving.host}:{ports.metrics}"
+    gateway = _at(deployment.gateway.host, deployment.gateway.port)
+    metrics = _at(deployment.serving.host, ports.metrics)
     if state is not None and state.metrics_port:
-        metrics = f"{state.host}:{state.metrics_port}"
+        metrics = _at(state.host, state.metrics_port)
         gateway = state.companion_url.partition("://")[2] or gateway
     others = [address for address in deployment.gateway.replicas if "/" in address]
     servers = [f"{each.rpartition(':')[0]}:{each.rpartition('/')[2]}" for each in others]
@@ -61,3 +61,9 @@ def observe_command(
         return
     for path in written:
         typer.echo(path)
+
+
+def _at(host: str, port: int) -> str:
+    """An address that can be asked: one that is listened on may stand for all of a machine's."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -83,6 +83,19 @@ def test_the_command_writes_the_files(
     assert targets == [["127.0.0.1:9000"], ["127.0.0.1:8002", *others]]
 
 
+@pytest.mark.parametrize(("host", "at"), [("::", "[::1]"), ("0.0.0.0", "127.0.0.1")])
+def test_an_address_to_listen_on_becomes_one_to_ask(host: str, at: str, tmp_path: Path) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_text(
+        "name: chat\nmodel: {source: ./m}\n"
+        f'gateway: {{host: "{host}", keys: k.yaml}}\nserving: {{host: "{host}"}}\n'
+    )
+    assert run(["observe", str(file), "--output", str(tmp_path)]) == 0
+    jobs = yaml.safe_load((tmp_path / SCRAPE).read_text())["scrape_configs"]
+    targets = [job["static_configs"][0]["targets"] for job in jobs]
+    assert targets == [[f"{at}:9000"], [f"{at}:8002"]]
+
+
 def promtool() -> str:
     """The binary of the path, or that of Debian's package, kept beside the tests."""
     found = shutil.which("promtool") or shutil.which(KEPT / "usr/bin/promtool")

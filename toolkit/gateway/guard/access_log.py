@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -47,7 +48,9 @@ class AccessLog:
         try:
             await self._app(scope, receive, see)
         finally:
-            self._write(_line(scope, status, time.perf_counter() - started))
+            # A reader that has gone, or is too slow, is no reason to break an answer off.
+            with contextlib.suppress(OSError):
+                self._write(_line(scope, status, time.perf_counter() - started))
 
 
 def _line(scope: Scope, status: int, seconds: float) -> bytes:
