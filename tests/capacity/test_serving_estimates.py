@@ -188,7 +188,7 @@ def test_calibration_finds_the_factors_that_made_the_times() -> None:
     arch = replace(arch, intermediate_size=1536, vocab_size=49152)
     resolved = check(arch, Quantization(weights="int8_sq"), runtime="openvino")
     device = Device("cpu", 20e9, 150e9, 150e9)
-    real = Replica(host_work(arch, resolved), device, truth)
+    real = Replica(host_work(arch, resolved, 4), device, truth)
     traffic = Traffic(100, 100)
     seen = [
         Observation(str(n), traffic, n, with_running(real, traffic, n).tpot_s)

@@ -64,12 +64,11 @@ def gpu_work(
     )
 
 
-def host_work(arch: Architecture, resolved: ResolvedQuantization) -> Work:
-    """What the CPU engine does in a step, with the weights as they are compiled."""
-    table = arch.vocab_size * arch.hidden_size * _ACTIVATION
+def host_work(arch: Architecture, resolved: ResolvedQuantization, element: int) -> Work:
+    """What the CPU engine does in a step, computing in ``element`` bytes."""
     return Work(
         layers=arch.num_layers,
-        weight_bytes=host_weight_bytes(arch, resolved) - (0 if arch.tied_embeddings else table),
+        weight_bytes=host_weight_bytes(arch, resolved, element),
         token_ops=2 * arch.num_layers * _layer_weights(arch),
         row_ops=2 * arch.hidden_size * arch.vocab_size,
         kv_bytes=host_kv_bytes(arch, resolved),

@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.bench.report import BenchReport
 from toolkit.capacity.calibration import Calibration, calibrate
 from toolkit.capacity.efficiency import CPU_ENGINE, TENSORRT_LLM, Efficiency
-from toolkit.capacity.host import HostPlan
+from toolkit.capacity.host import HostPlan, inference_bytes
 from toolkit.capacity.prices import Prices
 from toolkit.capacity.roofline import Device
 from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
@@ -94,13 +94,15 @@ def replica_of(
     if device is None:
         return None
     return Replica(
-        work=host_work(arch, plan.resolved),
+        work=host_work(arch, plan.resolved, inference_bytes(engine)),
         device=device,
         factors=own.factors if own else CPU_ENGINE,
         kv_tokens=memory.kv_tokens,
         max_batch=engine.limits.max_batch_size,
         step_tokens=engine.limits.max_num_tokens,
-        draft=host_work(draft, plan.resolved) if draft is not None else None,
+        draft=host_work(draft, plan.resolved, inference_bytes(engine))
+        if draft is not None
+        else None,
     )
 
 
