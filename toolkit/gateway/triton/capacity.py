@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from toolkit.serving.metrics import KV_BLOCKS, REQUESTS, Metrics
@@ -27,4 +28,8 @@ class Capacity:
         ]
         if not slots or not blocks or not sizes:
             return None
-        return Capacity(int(slots), int(blocks * max(sizes)))
+        tokens = blocks * max(sizes)
+        # Prometheus' format has NaN and infinities, and an engine that starts may write them.
+        if not (1 <= slots < math.inf and 0 < tokens < math.inf):
+            return None
+        return Capacity(int(slots), int(tokens))
