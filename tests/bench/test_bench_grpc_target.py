@@ -345,6 +345,56 @@ def test_padding_priority_continuation_and_unknown_frames_are_understood() -> No
     assert converse(stream) == ([b"hello"], (0, ""))
 
 
+def refusing(times: int, *, cancel: bool = False) -> tuple[int, list[tuple[int, str]]]:
+    """Calls that a server gets that refuses the first ``times`` unseen; the ends that one hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(4, 0, 0))
+        for call in range(times + 1):
+            await reader.readuntil(b"question")
+            seen.append(call)
+            stream = 2 * call + 1
+            if call < times:
+                writer.write(frame(3, 0, stream, b"\0\0\0\7"))
+            else:
+                ok = frame(0, 0, stream, HELLO) + frame(1, 5, stream, GRPC_OK)
+                writer.write(frame(1, 4, stream, STATUS_200) + ok)
+        await reader.read(1 << 20)
+        writer.close()
+
+    seen: list[int] = []
+
+    async def work() -> list[tuple[int, str]]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        connection = await GrpcConnection.connect("127.0.0.1", server.sockets[0].getsockname()[1])
+        heard = _Heard()
+        identity = connection.call("/x", b"question", heard)
+        if cancel:
+            while len(seen) < 2:
+                await asyncio.sleep(0.001)
+            connection.cancel(identity)
+            await asyncio.sleep(0.1)
+        else:
+            await asyncio.wait_for(heard.end, 10)
+            assert heard.messages == [b"hello"]
+        connection.close()
+        server.close()
+        return [heard.end.result()] if heard.end.done() else []
+
+    ends = asyncio.run(work())
+    return len(seen), ends
+
+
+def test_a_call_that_was_refused_unseen_is_sent_again() -> None:
+    assert refusing(3) == (4, [(0, "")])
+
+
+def test_a_call_that_is_sent_again_can_still_be_taken_back() -> None:
+    calls, ends = refusing(1000, cancel=True)
+    assert calls < 20
+    assert ends == []
+
+
 @pytest.mark.parametrize(
     ("stream", "status", "words"),
     [

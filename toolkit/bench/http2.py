@@ -17,6 +17,9 @@ from urllib.parse import unquote
 
 from hpack import Decoder, HPACKError
 
+from toolkit.bench.grpc_unary import OK as OK
+from toolkit.bench.grpc_unary import GrpcError as GrpcError
+from toolkit.bench.grpc_unary import Unary
 from toolkit.bench.records import clock
 from toolkit.bench.target import authority
 
@@ -27,10 +30,11 @@ _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME = 3, 4, 5
 _DEFAULT_WINDOW = 65_535
 _LARGEST_WINDOW = 2**31 - 1
 _REFILL = 2**24
-_CANCEL = 8
+_REFUSED, _CANCEL = 7, 8
+_PATIENCE = 0.01
 _GREETING_TIMEOUT = 10.0
 
-OK, CANCELLED, INTERNAL, UNAVAILABLE = 0, 1, 13, 14
+INTERNAL, UNAVAILABLE = 13, 14
 """gRPC status codes this module gives or checks itself."""
 
 
@@ -45,11 +49,15 @@ class StreamHandler(Protocol):
 
 
 class _Stream:
-    __slots__ = ("handler", "headers", "partial", "to_send", "window")
+    __slots__ = ("first_id", "handler", "headers", "partial", "request", "to_send", "window")
 
-    def __init__(self, handler: StreamHandler, to_send: bytes, window: int) -> None:
+    def __init__(
+        self, handler: StreamHandler, request: tuple[bytes, bytes], window: int, first_id: int
+    ) -> None:
         self.handler = handler
-        self.to_send = to_send
+        self.request = request
+        self.first_id = first_id
+        self.to_send = request[1]
         self.window = window
         self.partial = b""
         self.headers: dict[str, str] = {}
@@ -63,6 +71,7 @@ class GrpcConnection(asyncio.Protocol):
         self._greeted = asyncio.Event()
         self._streams: dict[int, _Stream] = {}
         self._waiting: deque[tuple[int, bytes]] = deque()
+        self._moved: dict[int, int] = {}
         self._decoder = Decoder()
         self._rest = b""
         self._next_id = 1
@@ -101,12 +110,19 @@ class GrpcConnection(asyncio.Protocol):
         """
         if not self.usable:
             raise ConnectionError("the connection is closed")
+        body = b"\0" + struct.pack(">I", len(message)) + message
+        identity = self._queue(handler, (self._request_headers(path), body))
+        self._start_waiting()
+        return identity
+
+    def _queue(
+        self, handler: StreamHandler, request: tuple[bytes, bytes], first_id: int | None = None
+    ) -> int:
         identity = self._next_id
         self._next_id += 2
-        body = b"\0" + struct.pack(">I", len(message)) + message
-        self._streams[identity] = _Stream(handler, body, self._stream_window)
-        self._waiting.append((identity, self._request_headers(path)))
-        self._start_waiting()
+        first = identity if first_id is None else first_id
+        self._streams[identity] = _Stream(handler, request, self._stream_window, first)
+        self._waiting.append((identity, request[0]))
         return identity
 
     async def unary(self, path: str, message: bytes) -> bytes:
@@ -116,12 +132,13 @@ class GrpcConnection(asyncio.Protocol):
             GrpcError: any other status than OK.
             ConnectionError: the connection is gone.
         """
-        waiter = _Unary(asyncio.get_running_loop().create_future())
+        waiter = Unary(asyncio.get_running_loop().create_future())
         self.call(path, message, waiter)
         return await waiter.result
 
     def cancel(self, identity: int) -> None:
         """Take a call back; its handler hears nothing more."""
+        identity = self._moved.pop(identity, identity)
         stream = self._streams.pop(identity, None)
         if stream is None:
             return
@@ -134,8 +151,6 @@ class GrpcConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection; running calls end as unavailable."""
         self._transport.close()
-
-    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: connected."""
@@ -228,6 +243,8 @@ class GrpcConnection(asyncio.Protocol):
             self._on_window(identity, struct.unpack(">I", payload)[0] & _LARGEST_WINDOW)
         elif kind == _RST:
             code = struct.unpack(">I", payload)[0]
+            if code == _REFUSED and self.usable and self._again(identity):
+                return
             self._end(identity, UNAVAILABLE, f"stream reset (HTTP/2 error {code})", reset=True)
         elif kind == _GOAWAY:
             self._on_goaway(struct.unpack(">I", payload[:4])[0] & _LARGEST_WINDOW)
@@ -298,7 +315,7 @@ class GrpcConnection(asyncio.Protocol):
         return b"\x83\x86" + b"".join(b"\0" + _text(name) + _text(value) for name, value in fields)
 
     def _start_waiting(self) -> None:
-        while self._waiting and self._open_streams < self._max_streams:
+        while self._waiting and self.usable and self._open_streams < self._max_streams:
             identity, headers = self._waiting.popleft()
             self._open_streams += 1
             self._send(_HEADERS, _END_HEADERS, identity, headers)
@@ -332,11 +349,27 @@ class GrpcConnection(asyncio.Protocol):
         stream = self._streams.pop(identity, None)
         if stream is None:
             return
+        self._moved.pop(stream.first_id, None)
         if stream.to_send and self.usable and not reset:
             # The answer came before the whole request was sent: the rest is not wanted.
             self._send(_RST, 0, identity, struct.pack(">I", _CANCEL))
         self._closed_one()
         stream.handler.on_end(status, message)
+
+    def _again(self, identity: int) -> bool:
+        """Send a call anew that the server has refused unseen (RFC 9113, 8.7).
+
+        It may still count a stream whose last answer is out, so the next try waits a little.
+        """
+        stream = self._streams.get(identity)
+        if stream is None or stream.headers or stream.partial:
+            return False
+        del self._streams[identity]
+        self._open_streams -= 1
+        fresh = self._queue(stream.handler, stream.request, stream.first_id)
+        self._moved[stream.first_id] = fresh
+        asyncio.get_running_loop().call_later(_PATIENCE, self._start_waiting)
+        return True
 
     def _closed_one(self) -> None:
         self._open_streams -= 1
@@ -350,32 +383,6 @@ class GrpcConnection(asyncio.Protocol):
         self._waiting.clear()
         for stream in streams.values():
             stream.handler.on_end(UNAVAILABLE, reason)
-
-
-class GrpcError(Exception):
-    """A call ended with another status than OK."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{message} (gRPC status {status})")
-        self.status = status
-        self.message = message
-
-
-class _Unary:
-    def __init__(self, result: asyncio.Future[bytes]) -> None:
-        self.result = result
-        self._message = b""
-
-    def on_message(self, message: bytes, when: float) -> None:
-        self._message = message
-
-    def on_end(self, status: int, message: str) -> None:
-        if self.result.done():
-            return
-        if status == OK:
-            self.result.set_result(self._message)
-        else:
-            self.result.set_exception(GrpcError(status, message))
 
 
 def _text(value: bytes) -> bytes:
