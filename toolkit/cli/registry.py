@@ -41,5 +41,5 @@ COMMANDS = (
     Command("stop", "stop_command", "Drain and stop a running server.", SERVE),
     Command("validate", "validate_command", "Check a running server; the CI gate.", MEASURE),
     Command("observe", "observe_command", "Write alerts and a dashboard.", MEASURE),
-    Command("bench", "bench_command", "Measure latency and throughput.", MEASURE),
+    Command("bench", "bench", "Measure latency and throughput.", MEASURE),
 )
