@@ -144,7 +144,7 @@ def test_a_reset_stream_is_not_reset_back() -> None:
     heard = Heard()
     connection.call("/a", b"x" * 200_000, heard)  # more than the windows let through
     before = wire.sent
-    connection.data_received(frame(3, 0, 1, struct.pack(">I", 7)))
+    connection.data_received(frame(3, 0, 1, struct.pack(">I", 8)))  # 7 would have it sent again
     assert heard.ends == [UNAVAILABLE]
     assert wire.sent == before
 

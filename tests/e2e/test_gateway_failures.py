@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TOKENS = 96
+EARLY = 8
 AT_ONCE = 48
 
 
@@ -39,6 +40,14 @@ class House:
 
         found = parse(httpx.get(f"{self.url}/metrics", timeout=30).text)
         return found.value(f"toolkit_gateway_{name}", **labels) or 0.0
+
+    def replicas(self) -> set[str]:
+        """The names that the gateway gives its replicas."""
+        from toolkit.serving.metrics import parse
+
+        found = parse(httpx.get(f"{self.url}/metrics", timeout=30).text)
+        family = "toolkit_gateway_replica_up"
+        return {one.label("replica") or "" for one in found.samples if one.family == family}
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
@@ -90,12 +99,14 @@ class Seen:
     complete: bool = False
 
 
-async def stream(client: httpx.AsyncClient, url: str, number: int, seen: Seen) -> None:
+async def stream(
+    client: httpx.AsyncClient, url: str, number: int, seen: Seen, tokens: int = TOKENS
+) -> None:
     body = {
         "model": "plain",
         "prompt": f"Tell me {number} long stories about the sea:",
-        "max_tokens": TOKENS,
-        "min_tokens": TOKENS,
+        "max_tokens": tokens,
+        "min_tokens": tokens,
         "temperature": 0,
         "stream": True,
     }
@@ -113,30 +124,47 @@ async def stream(client: httpx.AsyncClient, url: str, number: int, seen: Seen) -
 
 
 def test_what_had_no_token_completes_elsewhere_when_a_replica_dies(house: House) -> None:
-    async def run() -> tuple[list[Seen], list[bool]]:
+    pid = house.servers[0].state().server_pid or 0
+    port = house.servers[0].endpoints.grpc_url.rpartition(":")[2]
+    [replica] = [name for name in house.replicas() if port in name]
+
+    def held() -> float:
+        return house.gauge("running", replica=replica)
+
+    async def run() -> list[Seen]:
         seen = [Seen() for _ in range(AT_ONCE)]
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=180, limits=limits) as client:
-            tasks = [
-                asyncio.ensure_future(stream(client, house.url, number, one))
-                for number, one in enumerate(seen)
-            ]
-            while sum(bool(one.text) for one in seen) < AT_ONCE // 3:
-                await asyncio.sleep(0.02)
-            had_text = [bool(one.text) for one in seen]
-            os.kill(house.servers[0].state().server_pid or 0, signal.SIGKILL)
-            await asyncio.gather(*tasks)
-        return seen, had_text
 
-    seen, had_text = asyncio.run(run())
-    for one, had in zip(seen, had_text, strict=True):
+            def begin(numbers: range, tokens: int = TOKENS) -> list[asyncio.Task[None]]:
+                return [
+                    asyncio.ensure_future(stream(client, house.url, number, seen[number], tokens))
+                    for number in numbers
+                ]
+
+            early = begin(range(EARLY), 4 * TOKENS)  # none ends before the last has begun
+            while not all(one.text for one in seen[:EARLY]):
+                await asyncio.sleep(0.01)
+            # A stopped server takes requests and gives no token: those that it holds from now
+            # on have had none when it dies, however fast or slow the machine is.
+            os.kill(pid, signal.SIGSTOP)
+            begun = held()
+            late = begin(range(EARLY, AT_ONCE))
+            deadline = time.monotonic() + 120
+            while held() <= begun:
+                assert time.monotonic() < deadline, "the stopped server was given nothing"
+                await asyncio.sleep(0.05)
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.gather(*early, *late)
+        return seen
+
+    seen = asyncio.run(run())
+    for one in seen:
         assert one.complete != bool(one.error), one
-        if not had and one.error:
-            # Its first token may have come between the look and the kill.
-            assert one.text, one
+    assert all(one.complete for one in seen[EARLY:])
     broken = [one for one in seen if one.error]
-    assert 0 < len(broken) < AT_ONCE
-    assert all("replica" in one.error for one in broken)
+    assert 0 < len(broken) < EARLY
+    assert all(one.text and "replica" in one.error for one in broken)
     assert house.gauge("retries_total") > 0
     house.until(lambda: house.gauge("replica_up") == 2)
     assert house.gauge("running") == 0
