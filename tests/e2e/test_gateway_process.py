@@ -172,6 +172,19 @@ def test_what_runs_ends_well_when_the_gateway_is_told_to_end(start: Start) -> No
     assert process.popen.wait(60) == 0
 
 
+def test_what_does_not_end_in_time_is_told_so(start: Start) -> None:
+    process, port = start(drain_timeout=0.5)
+    url = f"http://127.0.0.1:{port}/v1/completions"
+    wanted = body(tokens=1900, stream=True, min_tokens=1900)
+    with httpx.stream("POST", url, json=wanted, timeout=120) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        process.popen.send_signal(signal.SIGTERM)
+        events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "shutting down" in events[-1]["error"]["message"]
+    assert process.popen.wait(60) == 0
+
+
 def test_a_key_file_that_cannot_be_read_is_an_error(fp8_build: BuildResult, tmp_path: Path) -> None:
     model = plan_model(fp8_build.deployment, tokenizer_of(fp8_build.repository), ["127.0.0.1:1"])
     path = tmp_path / "gateway.json"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +27,16 @@ from toolkit.gateway.telemetry.traces import Traces, exporting_to
 from toolkit.gateway.triton import Capacity, TritonReplica
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
     from toolkit.gateway.openai.served import ServedModel
     from toolkit.gateway.openai.settings import ApiSettings
+
+_TELLING_S = 3.0
+"""After the drain's deadline, for the errors to reach the clients; a supervisor waits longer."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,8 @@ def run(plan: GatewayPlan, port: int | None = None) -> None:
 
     from toolkit.gateway.openai.protocol import GatewayProtocol
 
-    gateway = plan.gateway
-    app = Gateway(plan).app()
+    gateway, served = plan.gateway, Gateway(plan)
+    app = served.app()
     tls = gateway.tls
     config = uvicorn.Config(
         app,
@@ -131,7 +137,7 @@ def run(plan: GatewayPlan, port: int | None = None) -> None:
         access_log=False,
         server_header=False,
         backlog=4096,
-        timeout_graceful_shutdown=math.ceil(gateway.drain_timeout),
+        timeout_graceful_shutdown=math.ceil(gateway.drain_timeout + _TELLING_S),
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
@@ -144,7 +150,25 @@ def run(plan: GatewayPlan, port: int | None = None) -> None:
     # uvicorn drains at these, and then raises them again: by then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run()
+    _server(config, lambda: served.models.drain(gateway.drain_timeout)).run()
+
+
+def _server(config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> uvicorn.Server:
+    """A server that runs ``drain`` from the moment on at which it is told to end.
+
+    Of uvicorn's own deadline the requests are not told: their connections just break off.
+    """
+    import uvicorn
+
+    class Draining(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            ending = asyncio.ensure_future(drain())
+            try:
+                await super().shutdown(sockets)
+            finally:
+                ending.cancel()
+
+    return Draining(config)
 
 
 def _dispatcher(model: ModelPlan, observer: Observer) -> Dispatcher:
