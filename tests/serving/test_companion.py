@@ -20,6 +20,7 @@ from toolkit.serving.companion import Companion, CompanionPlan
 from toolkit.serving.launch import LaunchPlan
 from toolkit.serving.logs import RotatingLog
 from toolkit.serving.ports import Endpoints
+from toolkit.serving.pulse import Pulse
 from toolkit.serving.state import RunDirectory
 from toolkit.serving.supervisor import Supervisor
 from toolkit.spec.models import Ports
@@ -33,7 +34,13 @@ if sys.argv[1] == "broken":
     sys.exit("cannot start")
 class Say(socketserver.BaseRequestHandler):
     def handle(self):
-        self.request.sendall(f"{os.getpid()} {words['--replica']}".encode())
+        self.request.settimeout(0.2)
+        try:
+            asked = self.request.recv(100)
+        except OSError:
+            asked = b""
+        head = b"HTTP/1.1 200 OK\\r\\nconnection: close\\r\\n\\r\\n" if asked else b""
+        self.request.sendall(head + f"{os.getpid()} {words['--replica']}".encode())
 def end(*_):
     time.sleep(float(sys.argv[1]))
     print("drained", flush=True)
@@ -112,6 +119,36 @@ def test_it_comes_back_on_the_same_port(running: Beside) -> None:
 
         until(back, running.companion.tick)
     assert sum("ended with signal SIGKILL" in line for line in running.said) == 2
+
+
+def test_one_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
+    beside = Beside(plan_of(tmp_path, health="/health", patience=0.5))
+    beside.companion.start(BESIDE)
+    pid, _ = ask(beside.companion.port)
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: procfs.start_time(pid) is None, beside.companion.tick)
+    assert any("does not answer" in line for line in beside.said)
+    until(lambda: sum("started" in line for line in beside.said) >= 2, beside.companion.tick)
+    beside.companion.stop(lambda: True)
+
+
+def test_one_that_answers_is_not_silent(running: Beside) -> None:
+    pulse = Pulse(f"{running.companion.url}/health", patience=6.0)
+    until(lambda: pulse.answers >= 2)
+    assert not pulse.silent
+    pulse.end()
+
+
+def test_somebody_else_on_its_port_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        monkeypatch.setattr(companion.ports, "choose_one", lambda *_: port)  # taken just after
+        beside = Beside(plan_of(tmp_path))
+        with pytest.raises(ServerError, match="the gateway ended with exit code 1"):
+            beside.companion.start(BESIDE)
+    assert b"Address already in use" in beside.output
 
 
 def test_it_drains_when_it_is_told_to_end(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def _companion(gateway: Gateway, whole: GatewayPlan, path: Path) -> CompanionPla
         field="gateway.port",
         scheme="https" if gateway.tls else "http",
         drain_timeout=gateway.drain_timeout,
+        health="/health",
     )
 
 

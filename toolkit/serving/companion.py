@@ -1,13 +1,12 @@
 """A process that lives beside the server: started when it is ready, ended before it.
 
 It goes on while the server restarts, and is itself started again, with growing pauses, when it
-ends by itself. The guard ends it with its supervisor, whatever becomes of that.
+ends by itself or answers no more. The guard ends it with its supervisor, whatever becomes of that.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from toolkit.errors import ServerError
-from toolkit.serving import ports
+from toolkit.serving import ports, procfs
 from toolkit.serving.ports import Endpoints
 from toolkit.serving.process import ServerProcess
+from toolkit.serving.pulse import Pulse
 from toolkit.serving.state import write_private
 
 _FIRST_PAUSE = 0.5
@@ -36,6 +36,8 @@ class CompanionPlan(BaseModel):
         port: 0 picks a free one, once for all its lives.
         ready_timeout: Seconds within which it has to listen.
         drain_timeout: Seconds that its requests have when it is told to end.
+        health: Path that it answers as long as it is alive; empty: it is not asked.
+        patience: Seconds without an answer after which it is killed and started again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +52,8 @@ class CompanionPlan(BaseModel):
     scheme: str = "http"
     ready_timeout: float = 30.0
     drain_timeout: float = 30.0
+    health: str = ""
+    patience: float = 60.0
 
 
 class Companion:
@@ -69,6 +73,7 @@ class Companion:
         self._sink = sink
         self._say = say
         self._process: ServerProcess | None = None
+        self._pulse: Pulse | None = None
         self._beside: Endpoints | None = None
         self._pause = _FIRST_PAUSE
         self._started = 0.0
@@ -97,8 +102,9 @@ class Companion:
         self._beside = endpoints
         self._spawn(endpoints)
         deadline = time.monotonic() + self.plan.ready_timeout
-        while not _listens(self.plan.host, self.port):
-            assert self._process is not None
+        assert self._process is not None
+        # Whoever else listens there is not it: it may have lost the port, and be about to end.
+        while not procfs.listens(self._process.pid, self.port):
             status = self._process.poll()
             if status is not None or time.monotonic() > deadline:
                 self.stop()
@@ -118,6 +124,10 @@ class Companion:
         now = time.monotonic()
         status = self._process.poll()
         if status is None:
+            if self._pulse is not None and self._pulse.silent:
+                self._say(f"the {self.plan.name} does not answer, pid {self._process.pid}: killed")
+                self._process.kill()
+                self._listen_to_none()
             return
         if not self._again_at:
             if now - self._started > _LASTING:
@@ -139,6 +149,7 @@ class Companion:
         """Let it drain, then end it; at once when ``hurry`` becomes true."""
         if self._process is None:
             return
+        self._listen_to_none()
         if self._process.poll() is None:
             self._process.terminate()
             deadline = time.monotonic() + self.plan.drain_timeout + _KILL_AFTER
@@ -151,6 +162,7 @@ class Companion:
         """Raises ServerError: the machine does not let us."""
         address = f"{endpoints.grpc_url}/{endpoints.metrics}"
         self._started, self._again_at = time.monotonic(), 0.0
+        self._listen_to_none()
         try:
             if self.plan.file is not None:
                 write_private(self.plan.file, self.plan.content)
@@ -162,15 +174,14 @@ class Companion:
             )
         except OSError as error:
             raise ServerError(f"the {self.plan.name} cannot be started: {error}") from error
+        if self.plan.health:
+            self._pulse = Pulse(self.url + self.plan.health, self.plan.patience)
         self._say(f"started the {self.plan.name}, pid {self._process.pid}, on port {self.port}")
 
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((_reachable(host), port), timeout=1.0):
-            return True
-    except OSError:
-        return False
+    def _listen_to_none(self) -> None:
+        if self._pulse is not None:
+            self._pulse.end()
+            self._pulse = None
 
 
 def _reachable(host: str) -> str:

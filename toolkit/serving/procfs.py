@@ -104,6 +104,11 @@ def listener(port: int) -> PortHolder | None:
     return None
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether process ``pid`` itself listens on TCP ``port``."""
+    return bool(_listening_inodes(port) & _socket_inodes(_PROC / str(pid)))
+
+
 def ancestors(pid: int) -> list[list[str]]:
     """The command lines of ``pid``, of its parent, and so on."""
     found = []
