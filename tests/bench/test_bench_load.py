@@ -256,3 +256,16 @@ def test_a_bug_in_a_target_is_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         run(Broken(), PROMPTS, ClosedLoop(concurrency=3), Options(stop=count(9)))
+
+
+def test_a_window_ends_when_the_prompts_run_out(tmp_path: Any) -> None:
+    """What a server does not get asked for is not its slowness."""
+    from toolkit.bench.workload import PromptFile
+
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    made = PromptFile(type="file", path=str(tmp_path / "p.jsonl"), repeat=False)
+    loads = [ClosedLoop(concurrency=2), OpenLoop(type="open", rate=50, arrivals="constant")]
+    report = run(Engine(), made, loads, Options(stop=Stop(duration=300, warmup=0)))
+    for point in report.points:
+        assert point.repeats[0].requests == 2
+        assert point.repeats[0].window_s < 150

@@ -16,9 +16,9 @@ from toolkit.bench.endpoint import find_deployed
 from toolkit.bench.http1 import HttpConnection
 from toolkit.bench.http2 import UNAVAILABLE, GrpcConnection
 from toolkit.bench.load import ClosedLoop, Stop
+from toolkit.bench.measuring import Options, count_tokens, measure
 from toolkit.bench.metrics import Objective
 from toolkit.bench.records import Request, RequestRecord
-from toolkit.bench.runner import Options, _count_tokens, measure
 from toolkit.bench.target import authority
 from toolkit.bench.triton_grpc import TritonGrpcTarget
 from toolkit.bench.triton_http import TritonHttpTarget
@@ -77,7 +77,7 @@ def test_an_answer_has_no_beginning_token_of_its_own(tmp_path: Path) -> None:
     silent = RequestRecord(Request(2, "waa", 8, 0.0), text="", ended=2)
     assert vocabulary.count("waa wab wac") == 4
     options = Options(material=Material(vocabulary=vocabulary))
-    assert _count_tokens([answer, silent], options) == "tokenizer"
+    assert count_tokens([answer, silent], options.material) == "tokenizer"
     assert (answer.output_tokens, silent.output_tokens) == (3, 0)
 
 

@@ -60,6 +60,7 @@ class TemplateChat:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+        self._directory = directory
         config = _tokenizer_config(directory)
         file = directory / "chat_template.jinja"
         source = file.read_text() if file.is_file() else config.get("chat_template")
@@ -75,6 +76,10 @@ class TemplateChat:
         self._special = {
             name: _token(config.get(name)) for name in ("bos_token", "eos_token", "pad_token")
         }
+
+    def __reduce__(self) -> tuple[type[TemplateChat], tuple[Path]]:
+        # Another process reads the files again: a template cannot be sent.
+        return TemplateChat, (self._directory,)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The rendered template, ending where the assistant begins."""

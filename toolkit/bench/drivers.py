@@ -18,7 +18,8 @@ class Phase:
 
     No request that is intended for ``end`` or later is started, unless fewer than ``least``
     have been since ``opens``; and never more than ``limit``. Records are those of requests that
-    have ended.
+    have ended. Requests are numbered from ``first_number`` in steps of ``stride``. ``exhausted``
+    tells that the sessions came to their end before the load did.
     """
 
     target: Target
@@ -30,9 +31,11 @@ class Phase:
     least: int = 0
     limit: int | None = None
     first_number: int = 0
+    stride: int = 1
     on_record: Callable[[RequestRecord], None] = lambda record: None
     started: int = 0
     started_inside: int = 0
+    exhausted: bool = False
     records: list[RequestRecord] = field(default_factory=list)
 
     def admits(self, intended: float) -> bool:
@@ -49,7 +52,7 @@ class Phase:
         self.started_inside += intended >= self.opens
         wanted = session.turns[turn]
         request = Request(
-            number=self.first_number + self.started - 1,
+            number=self.first_number + (self.started - 1) * self.stride,
             prompt=session.prompt(turn, answers),
             max_tokens=wanted.max_tokens,
             min_tokens=wanted.min_tokens,
@@ -96,7 +99,7 @@ async def drive(phase: Phase, load: Load, offsets: Iterator[float]) -> None:
             for _ in range(load.concurrency):
                 group.start(_user(phase, load.think_time))
             return
-        for session, offset in zip(phase.sessions, offsets, strict=False):
+        for offset, session in zip(offsets, phase.sessions, strict=False):
             intended = phase.start + offset
             if not phase.admits(intended):
                 return
@@ -104,6 +107,7 @@ async def drive(phase: Phase, load: Load, offsets: Iterator[float]) -> None:
             group.start(phase.play(session, intended))
             # A limit counts what has been started, so the start has to happen now.
             await asyncio.sleep(0)
+        phase.exhausted = True
 
 
 async def _user(phase: Phase, think_time: float) -> None:
@@ -111,6 +115,7 @@ async def _user(phase: Phase, think_time: float) -> None:
     while phase.admits(intended):
         session = next(phase.sessions, None)
         if session is None:
+            phase.exhausted = True
             return
         intended = await phase.play(session, intended) + think_time
         if think_time and phase.admits(intended):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from toolkit.bench import rows
-from toolkit.bench.load import OpenLoop
+from toolkit.bench.load import ClosedLoop, OpenLoop, TraceLoop
 from toolkit.bench.report import BenchReport, Point, Span
 from toolkit.bench.style import STYLE
 from toolkit.bench.svg import Bar, Line, bar_chart, line_chart
@@ -102,8 +102,12 @@ def _over_load(report: BenchReport) -> str:
             points.append((_level(point), found.value))
             known = found.low is not None and found.high is not None
             band.append((found.low or 0.0, found.high or 0.0) if known else None)
-    is_rate = isinstance(report.points[0].load, OpenLoop)
-    name = "sessions started per second" if is_rate else "users"
+    first = report.points[0].load
+    name = "sessions started per second"
+    if isinstance(first, ClosedLoop):
+        name = "users"
+    elif isinstance(first, TraceLoop) and first.rate is None:
+        name = "speed of the trace"
     return line_chart([Line("throughput", points, band, dots=True)], name, "output tokens/s")
 
 
@@ -170,7 +174,9 @@ def _bars(row: int, span: Span) -> Iterator[Bar]:
 
 def _level(point: Point) -> float:
     load = point.load
-    return load.rate if isinstance(load, OpenLoop) else float(load.concurrency)
+    if isinstance(load, ClosedLoop):
+        return float(load.concurrency)
+    return load.rate if isinstance(load, OpenLoop) else load.rate or load.speedup
 
 
 def _details(point: Point) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -73,7 +73,45 @@ class OpenLoop(Section):
             yield number // size * size / self.rate
 
 
-Load = Annotated[ClosedLoop | OpenLoop, Field(discriminator="type")]
+class TraceLoop(Section):
+    """The arrivals of a trace (workload type ``trace``), faster or slower by one factor.
+
+    ``rate`` sets the factor by the mean rate that shall come out.
+    """
+
+    type: Literal["trace"]
+    speedup: float = Field(default=1.0, gt=0, le=100_000, description="2: in half the time.")
+    rate: float | None = Field(
+        default=None, gt=0, le=100_000, description="Requests a second on average."
+    )
+
+    @property
+    def label(self) -> str:
+        """Short, for tables."""
+        if self.rate is not None:
+            return f"{self.rate:g}/s trace"
+        return "trace" if self.speedup == 1 else f"trace x{self.speedup:g}"
+
+    @property
+    def least(self) -> int:
+        """Requests that a window has to see begin."""
+        return 1
+
+    def offsets(self, arrivals: Sequence[float]) -> Iterator[float]:
+        """Seconds from the first arrival at which requests start.
+
+        Args:
+            arrivals: The trace's own times in seconds, ascending.
+        """
+        speedup = self.speedup
+        if self.rate is not None and arrivals:
+            span = arrivals[-1] - arrivals[0]
+            speedup = span * self.rate / max(1, len(arrivals) - 1)
+        for at in arrivals:
+            yield (at - arrivals[0]) / speedup if speedup else 0.0
+
+
+Load = Annotated[ClosedLoop | OpenLoop | TraceLoop, Field(discriminator="type")]
 
 
 class Stop(Section):

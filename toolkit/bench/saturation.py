@@ -23,7 +23,7 @@ class ClientHealth(BaseModel):
     ``loop_lag_p99_ms`` is how late the event loop ran what was due; ``send_lag_p99_ms`` how
     long after its intended time a request went out (already part of the latencies);
     ``cpu_share`` the processor time of the client's process over the elapsed time, of which
-    one process can use 1.0.
+    one process can use 1.0. With several ``processes``, each figure is that of the worst.
     """
 
     loop_lag_p99_ms: float
@@ -31,6 +31,40 @@ class ClientHealth(BaseModel):
     cpu_share: float
     saturated: bool
     reasons: tuple[str, ...] = ()
+    processes: int = 1
+
+    @classmethod
+    def of(
+        cls, loop_lag_ms: float, send_lag_ms: float, cpu_share: float, processes: int = 1
+    ) -> ClientHealth:
+        """Judge the figures."""
+        reasons = []
+        if loop_lag_ms > _LAG_LIMIT_MS:
+            reasons.append(f"its event loop ran {loop_lag_ms:.0f} ms late (p99)")
+        if send_lag_ms > _LAG_LIMIT_MS:
+            reasons.append(f"it sent requests {send_lag_ms:.0f} ms late (p99)")
+        if cpu_share > _CPU_LIMIT:
+            reasons.append(f"it used {cpu_share:.0%} of a processor core")
+        return cls(
+            loop_lag_p99_ms=loop_lag_ms,
+            send_lag_p99_ms=send_lag_ms,
+            cpu_share=cpu_share,
+            saturated=bool(reasons),
+            reasons=tuple(reasons),
+            processes=processes,
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[ClientHealth]) -> ClientHealth:
+        """That of several processes: one that is saturated bends the figures of all."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls.of(
+            max(part.loop_lag_p99_ms for part in parts),
+            max(part.send_lag_p99_ms for part in parts),
+            max(part.cpu_share for part in parts),
+            len(parts),
+        )
 
 
 class Watch:
@@ -60,21 +94,7 @@ class Watch:
         """What was found, after the block."""
         sent = [record.sent - record.request.intended for record in records if record.sent]
         loop_lag, send_lag = _p99_ms(self._lags), _p99_ms(sent)
-        share = self._cpu / self._elapsed
-        reasons = []
-        if loop_lag > _LAG_LIMIT_MS:
-            reasons.append(f"its event loop ran {loop_lag:.0f} ms late (p99)")
-        if send_lag > _LAG_LIMIT_MS:
-            reasons.append(f"it sent requests {send_lag:.0f} ms late (p99)")
-        if share > _CPU_LIMIT:
-            reasons.append(f"it used {share:.0%} of a processor core")
-        return ClientHealth(
-            loop_lag_p99_ms=loop_lag,
-            send_lag_p99_ms=send_lag,
-            cpu_share=share,
-            saturated=bool(reasons),
-            reasons=tuple(reasons),
-        )
+        return ClientHealth.of(loop_lag, send_lag, self._cpu / self._elapsed)
 
     async def _sample(self) -> None:
         while True:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop
+from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop, TraceLoop
 from toolkit.bench.metrics import Objective
-from toolkit.bench.workload import Independent, PromptFile, Workload
+from toolkit.bench.workload import Independent, PromptFile, TraceFile, Workload
 from toolkit.errors import SpecError
 from toolkit.spec.document import MappingNode, parse, plain
 from toolkit.spec.explain import explain
 from toolkit.spec.overrides import Override, apply
 from toolkit.spec.problems import Place, refuse_all
-from toolkit.spec.section import Section, as_tuple
+from toolkit.spec.section import Section, as_tuple, refuse
 from toolkit.spec.units import Duration
 
 
@@ -64,7 +64,22 @@ class OpenLoads(Section):
         )
 
 
-Loads = Annotated[ClosedLoads | OpenLoads, Field(discriminator="type")]
+class TraceLoads(Section):
+    """The arrivals of a trace: one load for each speed, or for each mean rate."""
+
+    type: Literal["trace"]
+    speedup: Rates = Field(default=(1.0,), description="2 replays it in half the time.")
+    rate: Rates | None = Field(default=None, description="Requests a second, in speedup's place.")
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Each load."""
+        if self.rate:
+            return tuple(TraceLoop(type="trace", rate=rate) for rate in self.rate)
+        return tuple(TraceLoop(type="trace", speedup=speed) for speed in self.speedup)
+
+
+Loads = Annotated[ClosedLoads | OpenLoads | TraceLoads, Field(discriminator="type")]
 
 
 class SamplingSpec(Section):
@@ -94,6 +109,26 @@ class Scenario(Section):
     slo: Objective | None = Field(
         default=None, description="Targets; those of the deployment's classes if absent."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trace_comes_at_its_times(cls, data: Any) -> Any:
+        # Whoever names a trace and no load wants it replayed.
+        if not isinstance(data, dict) or "load" in data:
+            return data
+        workload = data.get("workload")
+        is_trace = isinstance(workload, dict) and workload.get("type") == "trace"
+        return {**data, "load": {"type": "trace"}} if is_trace else data
+
+    @model_validator(mode="after")
+    def _trace_has_a_trace(self) -> Scenario:
+        if isinstance(self.load, TraceLoads) and not isinstance(self.workload, TraceFile):
+            raise refuse(
+                f"a load of type trace needs a workload of type trace, not {self.workload.type}",
+                fields=("load.type", "load"),
+                hint="workload: {type: trace, path: FILE}, or another load",
+            )
+        return self
 
 
 def shipped() -> dict[str, Path]:
@@ -143,9 +178,9 @@ def parse_scenario(source: str, label: str, overrides: Sequence[Override] = ()) 
 
 
 def _beside(scenario: Scenario, folder: Path) -> Scenario:
-    """A prompts file is meant from where the scenario is."""
+    """A file of prompts or a trace is meant from where the scenario is."""
     workload = scenario.workload
-    if not isinstance(workload, PromptFile):
+    if not isinstance(workload, PromptFile | TraceFile):
         return scenario
     path = str((folder / Path(workload.path).expanduser()).resolve())
     return scenario.model_copy(update={"workload": workload.model_copy(update={"path": path})})

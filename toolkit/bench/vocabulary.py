@@ -32,6 +32,9 @@ class Vocabulary(Protocol):
     def make(self, tokens: int, dice: random.Random) -> str:
         """Random words that count exactly ``tokens``."""
 
+    def words(self, count: int, dice: random.Random) -> list[str]:
+        """Random words, each one token where another stands before it."""
+
     def count(self, text: str, *, special: bool = True) -> int:
         """Tokens of ``text``; ``special``: with those that the tokenizer adds to a prompt."""
 
@@ -43,7 +46,11 @@ class Words:
 
     def make(self, tokens: int, dice: random.Random) -> str:
         """``tokens`` random words."""
-        return " ".join(dice.choices(_COMMON, k=tokens))
+        return " ".join(self.words(tokens, dice))
+
+    def words(self, count: int, dice: random.Random) -> list[str]:
+        """Random common words."""
+        return dice.choices(_COMMON, k=count)
 
     def count(self, text: str, *, special: bool = True) -> int:
         """Words of ``text``."""
@@ -68,7 +75,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        file = path / "tokenizer.json" if path.is_dir() else path
+        self._file = file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise SpecError("no such tokenizer.json", where=str(file))
         try:
@@ -86,6 +93,10 @@ class Tokens:
                 hint="use a workload of type file",
             )
 
+    def __reduce__(self) -> tuple[type[Tokens], tuple[Path]]:
+        # Another process reads the file again.
+        return Tokens, (self._file,)
+
     def make(self, tokens: int, dice: random.Random) -> str:
         """Random words that the tokenizer counts as ``tokens``."""
         words = dice.choices(self._words, k=tokens)
@@ -101,6 +112,10 @@ class Tokens:
             if excess > 0 and len(words) == 1:
                 words = dice.choices(self._words, k=1)
         raise UnsupportedError(f"no text of exactly {tokens} tokens found with this tokenizer")
+
+    def words(self, count: int, dice: random.Random) -> list[str]:
+        """Random whole words of the vocabulary."""
+        return dice.choices(self._words, k=count)
 
     def count(self, text: str, *, special: bool = True) -> int:
         """Tokens of ``text``."""

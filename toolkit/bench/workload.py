@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,9 @@ from pydantic import Field
 from toolkit.bench.chat import ChatFormat, Message, PlainChat
 from toolkit.bench.lengths import Count, Fixed, Length
 from toolkit.bench.prompts_file import FileSession, read_prompts
+from toolkit.bench.traces import read_trace
+from toolkit.bench.traces_replay import Replay, replay
+from toolkit.bench.traces_text import BlockText
 from toolkit.bench.vocabulary import Vocabulary, Words
 from toolkit.spec.section import Section
 from toolkit.spec.units import Duration
@@ -59,12 +63,18 @@ class Material:
     """What prompts are made with: the deployment's tokenizer and chat template, or stand-ins.
 
     ``salt`` is mixed into every seed: runs that have different salts share no prompt, so that
-    the server's prefix cache does not answer one from the other.
+    the server's prefix cache does not answer one from the other. Of the sessions of a workload
+    ``part`` (index, number of parts) is made: every n-th.
     """
 
     vocabulary: Vocabulary = field(default_factory=Words)
     chat: ChatFormat = field(default_factory=PlainChat)
     salt: str = ""
+    part: tuple[int, int] = (0, 1)
+
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the sessions to make, endlessly."""
+        return itertools.count(*self.part)
 
     def dice(self, *names: Any) -> random.Random:
         """A random generator of its own for whatever ``names`` says."""
@@ -91,7 +101,7 @@ class Independent(_Synthetic):
 
     def sessions(self, material: Material) -> Iterator[Session]:
         """Endlessly many sessions of one turn."""
-        for number in itertools.count():
+        for number in material.numbers():
             dice = material.dice("independent", number)
             text = material.vocabulary.make(self.prompt_tokens.draw(dice), dice)
             yield Session(number, (self._turn(text, dice),), request_class=self.request_class)
@@ -113,7 +123,7 @@ class SharedPrefix(_Synthetic):
             material.vocabulary.make(self.prefix_tokens, material.dice("prefix", index))
             for index in range(self.prefixes)
         ]
-        for number in itertools.count():
+        for number in material.numbers():
             dice = material.dice("shared_prefix", number)
             own = material.vocabulary.make(self.prompt_tokens.draw(dice), dice)
             text = f"{prefixes[number % self.prefixes]} {own}"
@@ -137,7 +147,7 @@ class Conversation(_Synthetic):
         """Endlessly many conversations."""
         make = material.vocabulary.make
         system = make(self.system_tokens, material.dice("system")) if self.system_tokens else ""
-        for number in itertools.count():
+        for number in material.numbers():
             dice = material.dice("conversation", number)
             turns = tuple(
                 self._turn(make(self.user_tokens.draw(dice), dice), dice)
@@ -165,12 +175,15 @@ class PromptFile(Section):
         """
         lines = read_prompts(Path(self.path))
         dice = material.dice("file")
-        numbers = itertools.count()
-        while True:
-            for line in dice.sample(lines, len(lines)) if self.shuffle else lines:
-                yield self._session(next(numbers), line, material)
-            if not self.repeat:
-                return
+        for number, line in itertools.islice(self._all(lines, dice), *_slice(material)):
+            yield self._session(number, line, material)
+
+    def _all(
+        self, lines: list[FileSession], dice: random.Random
+    ) -> Iterator[tuple[int, FileSession]]:
+        for round_ in itertools.count() if self.repeat else (0,):
+            shuffled = dice.sample(lines, len(lines)) if self.shuffle else lines
+            yield from enumerate(shuffled, round_ * len(lines))
 
     def _session(self, number: int, line: FileSession, material: Material) -> Session:
         tokens = line.max_tokens or self.output_tokens
@@ -184,6 +197,62 @@ class PromptFile(Section):
         )
 
 
+@lru_cache(maxsize=2)
+def _replay(workload: TraceFile, changed: int) -> Replay:
+    """Read once for sessions, arrival times and notes alike; again when the file changes."""
+    form = None if workload.format == "auto" else workload.format
+    path, block_tokens = Path(workload.path), workload.block_tokens
+    trace = read_trace(path, form, block_tokens=block_tokens, limit=workload.limit)
+    skip = workload.longer == "skip"
+    return replay(trace, workload.max_prompt_tokens, workload.max_output_tokens, skip)
+
+
+def _slice(material: Material) -> tuple[int, None, int]:
+    """What ``itertools.islice`` takes to leave the sessions of other parts out."""
+    start, step = material.part
+    return start, None, step
+
+
+class TraceFile(Section):
+    """The requests of a trace (:mod:`toolkit.bench.traces`): its lengths and shared prefixes."""
+
+    type: Literal["trace"]
+    path: str = Field(min_length=1, description="The trace; counted from the scenario's file.")
+    format: Literal["auto", "mooncake", "azure"] = Field(
+        default="auto", description="auto: as the first line looks."
+    )
+    block_tokens: Count = Field(default=512, description="Tokens that a hash_id stands for.")
+    limit: int = Field(default=100_000, ge=1, description="Lines of the trace to read at most.")
+    max_prompt_tokens: Count | None = Field(default=None, description="Longest prompt to send.")
+    max_output_tokens: Count | None = Field(default=None, description="Longest answer to ask.")
+    longer: Literal["clamp", "skip"] = Field(
+        default="clamp", description="Shorten what is above these, or leave the request out."
+    )
+    exact_output: bool = Field(default=True, description="Forbid to stop earlier (min_tokens).")
+    request_class: str = Field(default="", description="Scheduling class to send and judge by.")
+
+    def replay(self) -> Replay:
+        """The requests to send, and how they differ from the trace's.
+
+        Raises:
+            SpecError: the trace is missing, a line is wrong, or all requests are too long.
+        """
+        found = Path(self.path)
+        changed = found.stat().st_mtime_ns if found.is_file() else 0
+        return _replay(self, changed)
+
+    def sessions(self, material: Material) -> Iterator[Session]:
+        """One session of one turn for each request, in the order of their times."""
+        text = BlockText(material.vocabulary, material.dice, self.block_tokens)
+        arrivals = enumerate(self.replay().arrivals)
+        for number, one in itertools.islice(arrivals, *_slice(material)):
+            prompt = text.prompt(number, one.blocks, one.prompt_tokens)
+            least = one.output_tokens if self.exact_output else None
+            turn = Turn(prompt, one.output_tokens, least)
+            yield Session(number, (turn,), request_class=self.request_class)
+
+
 Workload = Annotated[
-    Independent | SharedPrefix | Conversation | PromptFile, Field(discriminator="type")
+    Independent | SharedPrefix | Conversation | PromptFile | TraceFile,
+    Field(discriminator="type"),
 ]
