@@ -141,6 +141,7 @@ def test_without_gpus_in_the_file_the_machine_s_own_count(
              "compute_capability")]))  # fmt: skip
     for module in (machine, single):
         monkeypatch.setattr(module, "read_gpus", lambda: cards)
+    monkeypatch.setattr("toolkit.capacity.host.available_memory", lambda: 32 * GIB)
     planned = plan(tmp_path, "models: [large.yaml, any.yaml]\n", "engine.limits.max_batch_size=4")
     assert model(planned, "large").gpus == (0, 3)
     # As in a plan of its own: an open runtime without a GPU in the file is the CPU's.

@@ -20,9 +20,15 @@ from toolkit.pipeline.calibrating import keep, key_of, read_known
 from toolkit.pipeline.planning import Plan, make_plan
 from toolkit.pipeline.sizing import find_deployments, host_device, replica_of, speed_of
 from toolkit.spec.gpus import GPUS, find_gpu
-from toolkit.spec.models import Deployment
+from toolkit.spec.models import Deployment, Quantization
 
 CHAT = Traffic(300, 60)
+
+
+@pytest.fixture(autouse=True)
+def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same free memory wherever and whenever this runs."""
+    monkeypatch.setattr("toolkit.capacity.host.available_memory", lambda: 64 * 2**30)
 
 
 def deployment(runtime: str = "pytorch", **engine: object) -> Deployment:
@@ -114,3 +120,18 @@ def test_a_model_whose_layers_are_not_known_is_refused_and_not_called_too_slow()
             deployment(), MIXTRAL, Goal(CHAT, 1), [find_gpu("H200")], read_prices(), {}
         )
     assert "mixtral" in str(caught.value)
+
+
+def test_a_draft_on_the_cpu_reads_its_weights_in_16_bit() -> None:
+    plan = make_plan(
+        deployment("openvino").model_copy(
+            update={"quantization": Quantization.model_validate({"weights": "int4_awq"})}
+        ),
+        LLAMA_1B,
+        draft=LLAMA_1B,
+    )
+    device = host_device(20e9, 200e9)
+    made = replica_of(plan, LLAMA_1B, {}, draft=LLAMA_1B, device=device)
+    assert made is not None
+    assert made.draft is not None
+    assert made.draft.weight_bytes > 3 * made.work.weight_bytes

@@ -9,9 +9,9 @@ from pathlib import Path
 from toolkit.capacity.plan import Line
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.errors import UnsupportedError
-from toolkit.quantize.check import ResolvedQuantization
+from toolkit.quantize.check import ResolvedQuantization, check
 from toolkit.quantize.modules import LM_HEAD, linear_widths
-from toolkit.spec.models import Engine
+from toolkit.spec.models import Engine, Quantization
 
 _MEMINFO = Path("proc/meminfo")
 _GROUPS = (
@@ -31,6 +31,13 @@ _STORED_BITS = {"none": 16, "fp8": 16, "w4a8_awq": 16, "int8_sq": 8, "int4_awq":
 
 _PLAIN_BITS = 16
 _COPIES = 2
+
+_REPACKED = 2
+_MLP = "mlp.down_proj"
+_WIDE, _NARROW = 3, 16
+_PROCESS = 105 * 2**20
+"""RssAnon and RssFile of a process that has loaded them and compiled a graph, without the graph."""
+
 _SCALE = 4
 _U8_SCALES = 8
 """Bytes of scale and zero point beside each head of a token in an 8-bit cache: two float32."""
@@ -167,15 +174,16 @@ def _fixed(
     size = _resident_bytes(arch, resolved, element)
     yield Line("weights", size, f"{resolved.weights.name}, as OpenVINO holds them")
     if draft is not None:
-        size = _COPIES * element * draft.parameters
+        size = _resident_bytes(draft, _plain(draft), element)
         yield Line("draft weights", size, "in 16 bit, as OpenVINO holds them")
     rows = engine.limits.max_batch_size * (
         1 + (engine.speculation.max_draft_len if engine.speculation else 0)
     )
-    tokens = engine.limits.max_num_tokens
-    widest = max(arch.intermediate_size, arch.hidden_size)
     yield Line("logits", rows * arch.vocab_size * 4, f"{rows} rows in float32")
-    yield Line("activations", tokens * widest * 4 * 4, f"estimate for {tokens} tokens a step")
+    tokens = engine.limits.max_num_tokens
+    size = tokens * _activation_bytes(arch)
+    yield Line("activations", size, f"estimate for {tokens} tokens a step")
+    yield Line("process", _PROCESS, "Python, NumPy and OpenVINO's libraries")
 
 
 def inference_bytes(engine: Engine) -> int:
@@ -190,29 +198,67 @@ def host_weight_bytes(arch: Architecture, resolved: ResolvedQuantization, elemen
     return (plain + arch.vocab_size * arch.hidden_size) * element + integers
 
 
-def _resident_bytes(arch: Architecture, resolved: ResolvedQuantization, element: int) -> int:
-    """Bytes of all weights in memory.
+def _activation_bytes(arch: Architecture) -> int:
+    """Bytes of activations for one token of a step, in float32.
 
-    OpenVINO 2026.4.1 converts weights of 16 bit and packs the result for its matrix products, and
-    keeps both; of the head only the packed one, beside the table of embeddings in 16 bit.
-    SmolLM2-135M: 0.92 GiB measured with float32, 0.52 with bfloat16; this says 0.95 and 0.50. A
-    graph of 16 products of 3072 x 3072: 8.05 bytes a weight from 16 bit, 1.05 from 8-bit integers.
+    Gate, up and their product in the MLP's width, and about sixteen rows in the model's: residual,
+    norms, queries, keys, values, what is made of them. Measured: 55 kB a token for SmolLM2-135M
+    (576 and 1536 wide), 68 kB for a model 512 and 3072 wide.
+    """
+    return 4 * (_WIDE * arch.intermediate_size + _NARROW * arch.hidden_size)
+
+
+def _resident_bytes(arch: Architecture, resolved: ResolvedQuantization, element: int) -> int:
+    """Bytes of all weights in memory, once steps of one and of many tokens have run.
+
+    OpenVINO 2026.4.1 converts weights of 16 bit, packs the result for its matrix products and
+    keeps both; of the head only the packed one, beside the table of embeddings in 16 bit. The
+    first steps pack some anew. Anonymous memory seen, in GiB: SmolLM2-135M 0.94 compiled and 1.15
+    after steps in float32, 0.54 and 0.80 in bfloat16; a model of 12 layers, 512 and 3072 wide,
+    0.49 and 0.64, 0.30 and 0.43. A graph of 16 products of 3072 x 3072: 8.05 bytes a weight from
+    16 bit, 1.05 from 8-bit integers.
     """
     plain, integers = _weights(arch, resolved)
     table = arch.vocab_size * arch.hidden_size
-    return plain * element * _COPIES + integers + table * (2 + element)
+    held = plain * element * _COPIES + integers + table * (2 + element)
+    return held + _repacked_bytes(arch, resolved, element)
+
+
+def _repacked_bytes(arch: Architecture, resolved: ResolvedQuantization, element: int) -> int:
+    """Bytes that the first steps add.
+
+    In float32 one of the MLP's three products is packed anew for steps of up to seven tokens, and
+    once more for longer ones; in bfloat16 everything is, in the first step. Of integers it was not
+    seen.
+    """
+    if element == 2:
+        plain, _ = _weights(arch, resolved)
+        return (plain + arch.vocab_size * arch.hidden_size) * element
+    if f"model.layers.0.{_MLP}" in _integer_modules(resolved):
+        return 0
+    each = arch.num_layers * arch.hidden_size * arch.intermediate_size * element
+    return _REPACKED * each
+
+
+def _integer_modules(resolved: ResolvedQuantization) -> frozenset[str]:
+    bits = _STORED_BITS.get(resolved.weights.name, _PLAIN_BITS)
+    return frozenset() if bits == _PLAIN_BITS else frozenset(resolved.modules)
+
+
+def _plain(arch: Architecture) -> ResolvedQuantization:
+    return check(arch, Quantization(), runtime="openvino")
 
 
 def _weights(arch: Architecture, resolved: ResolvedQuantization) -> tuple[int, int]:
     """Weights of the layers that are stored in 16 bit, and bytes of those stored as integers."""
-    quantized = set(resolved.modules)
-    bits = _STORED_BITS.get(resolved.weights.name, 16)
+    quantized = _integer_modules(resolved)
+    bits = _STORED_BITS.get(resolved.weights.name, _PLAIN_BITS)
     plain = integers = 0
     for name, (inputs, outputs) in linear_widths(arch).items():
         if name == LM_HEAD:
             continue
         count = inputs * outputs
-        if name not in quantized or bits == _PLAIN_BITS:
+        if name not in quantized:
             plain += count
             continue
         scales = outputs * (-(-inputs // resolved.block_size) if resolved.block_size else 1)

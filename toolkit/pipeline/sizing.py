@@ -100,7 +100,8 @@ def replica_of(
         kv_tokens=memory.kv_tokens,
         max_batch=engine.limits.max_batch_size,
         step_tokens=engine.limits.max_num_tokens,
-        draft=host_work(draft, plan.resolved, inference_bytes(engine))
+        # A draft keeps its own format, whatever the target's: none is quantized.
+        draft=host_work(draft, check(draft, Quantization()), inference_bytes(engine))
         if draft is not None
         else None,
     )
