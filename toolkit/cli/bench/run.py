@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolkit.cli.bench.ablate import SCENARIO, AblateFlags, run_ablation
 from toolkit.cli.bench.judge import JudgeFlags, judge
 from toolkit.cli.bench.load import LoadFlags
 from toolkit.cli.bench.place import Place, PlaceFlags, find_place
@@ -29,9 +30,16 @@ def bench(
     load: LoadFlags,
     prompts: PromptFlags,
     verdict: JudgeFlags,
+    ablation: AblateFlags,
     scenario: Annotated[
-        str, typer.Option("--scenario", "-s", metavar="NAME|FILE", help="What to run.")
-    ] = "smoke",
+        str | None,
+        typer.Option(
+            "--scenario",
+            "-s",
+            metavar="NAME|FILE",
+            help="What to run; default: smoke, or ablation with --ablate.",
+        ),
+    ] = None,
     with_: Annotated[
         list[str] | None,
         typer.Option("--with", metavar="FIELD=VALUE", help="Override a field of the scenario."),
@@ -47,12 +55,15 @@ def bench(
     """Measure latency and throughput; writes JSON, Markdown and one HTML page.
 
     FILE names a deployment that runs; --url and --model name any Triton. Ctrl-C ends early and
-    still writes what was measured.
+    still writes what was measured. With --ablate FILE need not run.
     """
     from toolkit.bench.scenario import load_scenario
 
+    ablation.check(verdict)
+    scenario = scenario or (SCENARIO if ablation.ablate else "smoke")
     changes = [
         *load.changes(),
+        *ablation.changes(load),
         *prompts.changes(),
         *verdict.changes(),
         *from_flags(with_ or (), "--with"),
@@ -60,6 +71,19 @@ def bench(
     # What can be wrong with the arguments comes before the server and long before the load.
     planned = load_scenario(scenario, changes)
     _check_output(output)
+    if ablation.ablate:
+        run_ablation(
+            place,
+            ablation,
+            planned,
+            title=Path(scenario).stem,
+            tokenizer=prompts.tokenizer,
+            timeout=timeout,
+            output=output,
+            json=json,
+            quiet=quiet,
+        )
+        return
     target = find_place(place)
     _check_lengths(planned, target.max_input_len)
     title = f"{target.model}: {Path(scenario).stem}"

@@ -1,0 +1,1 @@
+"""What an ablation's measurements say: paired ratios with intervals, tables, plots, words."""
