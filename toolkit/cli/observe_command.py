@@ -40,7 +40,7 @@ def observe_command(
 
     deployment = load(file, overrides=set_ or ()).deployment
     state = RunDirectory(workspace or default_root(file), deployment.name).read()
-    ports = deployment.serving.ports
+    ports, tls = deployment.serving.ports, deployment.gateway.tls
     gateway = _at(deployment.gateway.host, deployment.gateway.port)
     metrics = _at(deployment.serving.host, ports.metrics)
     if state is not None and state.metrics_port:
@@ -53,7 +53,7 @@ def observe_command(
         [gateway],
         [metrics, *servers],
         objective,
-        https=deployment.gateway.tls is not None,
+        Path(tls.certificate).absolute() if tls else None,
     )
     written = render(watching, output)
     if json:

@@ -10,11 +10,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import SpecError
+from toolkit.gateway.addresses import distinct
 from toolkit.gateway.dispatch import Dispatcher, Models
 from toolkit.gateway.guard import KeyedAdmission, OpenAdmission
 from toolkit.gateway.guard.access_log import AccessLog, App
@@ -37,21 +37,6 @@ if TYPE_CHECKING:
 
 _TELLING_S = 3.0
 """After the drain's deadline, for the errors to reach the clients; a supervisor waits longer."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where one Triton is: ``host:port`` of its gRPC, and of its metrics."""
-
-    grpc: str
-    metrics: str | None
-
-    @classmethod
-    def of(cls, text: str) -> Address:
-        """Read ``host:port`` or ``host:port/port``."""
-        grpc, _, metrics = text.partition("/")
-        host = grpc.rpartition(":")[0]
-        return cls(grpc, f"{host}:{metrics}" if metrics else None)
 
 
 class Gateway:
@@ -174,8 +159,7 @@ def _server(config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> uvi
 def _dispatcher(model: ModelPlan, observer: Observer) -> Dispatcher:
     dispatcher = Dispatcher(Scheduler.of(model.scheduling), observer=observer)
     assumed = Capacity(model.slots, 0)  # a KV cache that nobody tells of is not counted
-    for text in model.addresses:
-        address = Address.of(text)
+    for address in distinct(model.addresses):
         dispatcher.add(TritonReplica(address.grpc, address.metrics, model.name), assumed)
     return dispatcher
 

@@ -64,11 +64,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one finished sequence; ``cached`` prompt tokens came from the KV cache."""
+    """Tokens of one finished sequence.
+
+    ``cached`` prompt tokens came from the KV cache; None where the engine does not say.
+    """
 
     prompt: int
     completion: int
-    cached: int = 0
+    cached: int | None = None
     drafted: int = 0
     accepted: int = 0
 

@@ -96,6 +96,29 @@ def test_an_address_to_listen_on_becomes_one_to_ask(host: str, at: str, tmp_path
     assert targets == [[f"{at}:9000"], [f"{at}:8002"]]
 
 
+@pytest.mark.parametrize(
+    ("host", "trust"),
+    [
+        ("127.0.0.1", {"insecure_skip_verify": True}),
+        ("0.0.0.0", {"insecure_skip_verify": True}),
+        ("gpu-1", {"ca_file": "/etc/own.pem"}),
+    ],
+)
+def test_a_certificate_that_nobody_else_signed_is_accepted(
+    host: str, trust: dict[str, Any], tool: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "deploy.yaml"
+    tls = "{certificate: /etc/own.pem, key: /etc/own.key}"
+    gateway = f"gateway: {{host: {host}, keys: k.yaml, tls: {tls}}}"
+    file.write_text(f"name: chat\nmodel: {{source: ./m}}\n{gateway}\n")
+    assert run(["observe", str(file), "--output", str(tmp_path)]) == 0
+    gateway, server = yaml.safe_load((tmp_path / SCRAPE).read_text())["scrape_configs"]
+    assert (gateway["scheme"], gateway["tls_config"]) == ("https", trust)
+    assert "tls_config" not in server
+    done = prove(tool, tmp_path, "check", "config", "--syntax-only", SCRAPE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def promtool() -> str:
     """The binary of the path, or that of Debian's package, kept beside the tests."""
     found = shutil.which("promtool") or shutil.which(KEPT / "usr/bin/promtool")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import struct
 
+import pytest
+from tritonclient.grpc import service_pb2
+
+from toolkit.gateway.triton import tensors
 from toolkit.gateway.triton.capacity import Capacity
 from toolkit.gateway.triton.replica import _of
 from toolkit.serving.metrics import Load, parse
@@ -50,3 +54,15 @@ def test_capacity(text: str, capacity: Capacity | None) -> None:
 def test_load_is_that_of_the_model() -> None:
     load = Load.of(_of(parse(families("chat", 8) + "\n" + families("other", 8)), "chat"))
     assert (load.running, load.kv_cache_use) == (3, 0.25)
+
+
+@pytest.mark.parametrize(("told", "cached"), [({"num_cached_tokens": 0}, 0), ({}, None)])
+def test_an_engine_that_does_not_tell_cached_tokens_has_not_told_that_there_were_none(
+    told: dict[str, int], cached: int | None
+) -> None:
+    answer = service_pb2.ModelInferResponse()
+    for name, value in {"num_input_tokens": 64, "num_output_tokens": 5, **told}.items():
+        answer.outputs.add(name=name, datatype="INT32", shape=[1])
+        answer.raw_output_contents.append(struct.pack("<i", value))
+    usage = tensors.final(answer).usage
+    assert (usage.prompt, usage.completion, usage.cached) == (64, 5, cached)

@@ -66,7 +66,7 @@ class Job:
         cached = 0
         for place, prompt in enumerate(self.prompts):
             own = finals[place * self.choices : (place + 1) * self.choices]
-            found = min((final.usage.cached for final in own if final), default=0)
+            found = min((final.usage.cached or 0 for final in own if final), default=0)
             cached += min(found, len(prompt.tokens))
         return cached
 

@@ -96,7 +96,7 @@ class GatewayMetrics(Observer):
         self._requests.labels(*by_class, final.finish_reason).inc()
         usage = final.usage
         self._tokens.labels(*by_class, "prompt").inc(usage.prompt)
-        self._tokens.labels(*by_class, "cached").inc(usage.cached)
+        self._tokens.labels(*by_class, "cached").inc(usage.cached or 0)
         self._tokens.labels(*by_class, "completion").inc(usage.completion)
         self._drafts.labels(*by_class, "proposed").inc(usage.drafted)
         self._drafts.labels(*by_class, "accepted").inc(usage.accepted)

@@ -84,17 +84,16 @@ class Traces(Observer):
 
     def finished(self, work: Work, replica: str, final: Final, e2e_s: float) -> None:
         usage = final.usage
-        self._end(
-            work,
-            {
-                "gen_ai.response.finish_reasons": [final.finish_reason],
-                "gen_ai.usage.input_tokens": usage.prompt,
-                "gen_ai.usage.output_tokens": usage.completion,
-                "gen_ai.usage.cache_read.input_tokens": usage.cached,
-                "toolkit.draft_tokens": usage.drafted,
-                "toolkit.accepted_draft_tokens": usage.accepted,
-            },
-        )
+        attributes = {
+            "gen_ai.response.finish_reasons": [final.finish_reason],
+            "gen_ai.usage.input_tokens": usage.prompt,
+            "gen_ai.usage.output_tokens": usage.completion,
+            "toolkit.draft_tokens": usage.drafted,
+            "toolkit.accepted_draft_tokens": usage.accepted,
+        }
+        if usage.cached is not None:
+            attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cached
+        self._end(work, attributes)
 
     def failed(self, work: Work, error: GatewayError) -> None:
         self._end(work, {"error.type": error.code or str(error.status)}, error.message)

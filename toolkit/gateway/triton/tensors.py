@@ -135,7 +135,7 @@ def final(answer: Any) -> Final:
         usage=Usage(
             prompt=_count(found, "num_input_tokens"),
             completion=_count(found, "num_output_tokens"),
-            cached=_count(found, "num_cached_tokens"),
+            cached=_told(found, "num_cached_tokens"),
             drafted=_count(found, "total_draft_tokens"),
             accepted=_count(found, "total_accepted_draft_tokens"),
         ),
@@ -161,5 +161,9 @@ def _text(raw: bytes) -> str:
 
 
 def _count(found: Mapping[str, bytes], name: str) -> int:
+    return _told(found, name) or 0
+
+
+def _told(found: Mapping[str, bytes], name: str) -> int | None:
     raw = found.get(name, b"")
-    return int.from_bytes(raw[:4], "little", signed=True) if raw else 0
+    return int.from_bytes(raw[:4], "little", signed=True) if raw else None
