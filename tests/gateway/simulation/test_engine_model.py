@@ -38,6 +38,13 @@ def load(factor: float) -> list[ClassLoad]:
     ]
 
 
+def test_few_tokens_hide_behind_the_weights_and_many_hide_them() -> None:
+    one, few, many, most = (TRUE.step_time(tokens, 0, 0) for tokens in (1, 8, 256, 512))
+    assert few < 1.05 * one
+    assert most == pytest.approx(2 * many, rel=0.05)
+    assert TRUE.step_time(0, 8, 1000) == TRUE.step_time(0, 8, 0) + 1000 * TRUE.context_s
+
+
 def test_steps_give_the_four_costs_through_noise() -> None:
     source = random.Random(1)
     samples = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -47,19 +48,20 @@ def run(engine: SimulatedEngine, *plans: Planned) -> dict[str, tuple[float, floa
 
 def test_a_lone_request_takes_its_prompt_and_then_a_step_a_token() -> None:
     ((first, last, _),) = run(SimulatedEngine(COST), planned(50, 4)).values()
-    assert first == pytest.approx(1.5)
-    assert last == pytest.approx(1.5 + 3 * 1.1)
+    assert first == pytest.approx(math.hypot(1, 0.5))
+    assert last == pytest.approx(math.hypot(1, 0.5) + 3 * math.hypot(1, 0.1))
 
 
 def test_a_prompt_beyond_the_budget_takes_several_steps() -> None:
     ((first, _, _),) = run(SimulatedEngine(COST), planned(250, 1)).values()
-    assert first == pytest.approx(3 + 2.5)
+    assert first == pytest.approx(2 * math.hypot(1, 1) + math.hypot(1, 0.5))
 
 
 def test_a_prompt_is_read_beside_running_answers() -> None:
     times = run(SimulatedEngine(COST), planned(60, 9), planned(60, 2))
-    assert times["0"][0] == pytest.approx(2.0)  # 60 and 40 tokens in the first step
-    assert times["1"][0] == pytest.approx(2.0 + 1 + 0.2 + 0.1)
+    both = math.hypot(1, 1)  # 60 and 40 tokens in the first step
+    assert times["0"][0] == pytest.approx(both)
+    assert times["1"][0] == pytest.approx(both + math.hypot(1, 0.2 + 0.1))
 
 
 def test_the_third_waits_for_a_slot() -> None:
@@ -80,7 +82,7 @@ def test_a_prompt_that_was_computed_before_is_not_computed_again() -> None:
     names = tuple(range(10))
     run(engine, planned(70, 20, prefix=names[:2], after=names[:2]))
     again = run(engine, planned(100, 1, prefix=names[:3]))
-    assert again["0"][0] == pytest.approx(1 + 0.01 * (100 - 64))
+    assert again["0"][0] == pytest.approx(math.hypot(1, 0.01 * (100 - 64)))
 
 
 def test_a_request_that_was_taken_back_leaves_nothing() -> None:

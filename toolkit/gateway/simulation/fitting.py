@@ -1,16 +1,16 @@
 """Find an engine's step costs from measurements: of steps, or of whole requests.
 
-Steps (where an engine logs them) give four linear equations' coefficients at once. Requests say
-only when they began and ended, and what a step held at that time follows from the costs that are
-sought. So they are replayed through the simulated engine, each sent when it was sent, and the
-costs are moved until its first and last tokens come when they came: Levenberg's and Marquardt's
-method on the logarithms, so that no cost gets below zero and relative errors count.
+Either way the costs are moved until what they predict comes closest to what was measured:
+Levenberg's and Marquardt's method on the logarithms, so that no cost gets below zero and relative
+errors count. Steps (where an engine logs them) are predicted directly. Requests say only when they
+began and ended, and what a step held at that time follows from the costs that are sought: they are
+replayed through the simulated engine, each sent when it was sent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -22,6 +22,7 @@ from toolkit.gateway.simulation.model import EngineModel
 from toolkit.gateway.simulation.trace import Planned
 
 Floats = NDArray[np.float64]
+Errors = Callable[[Floats], Floats]
 
 _ROUNDS = 12
 _NUDGES = (0.2, 0.05, 0.01)  # of a logarithm, for slopes: steps are grainy, so far first
@@ -62,18 +63,26 @@ def fit_steps(engine: EngineModel, samples: Sequence[StepSample]) -> EngineModel
     """
     if len(samples) < 4:
         raise ValueError(f"{len(samples)} samples; four costs need four at least")
-    rows = [(1.0, s.prefill_tokens, s.decodes, s.context_tokens) for s in samples]
+    rows = np.array([(1.0, s.prefill_tokens, s.decodes, s.context_tokens) for s in samples], float)
     seconds = np.array([s.seconds for s in samples], float)
-    return _with(engine, _non_negative(np.array(rows, float) / seconds[:, None]))
+    # A sum in place of the model's root of squares: close enough to begin with.
+    costs = np.log(np.maximum(_non_negative(rows / seconds[:, None]), _LEAST))
+
+    def errors(costs: Floats) -> Floats:
+        found = _with(engine, np.exp(costs))
+        told = [found.step_time(s.prefill_tokens, s.decodes, s.context_tokens) for s in samples]
+        return np.array([_log_ratio(*pair) for pair in zip(told, seconds.tolist(), strict=True)])
+
+    return _with(engine, np.exp(_refined(errors, costs, errors(costs), _NUDGES)))
 
 
 def fit_requests(engine: EngineModel, samples: Sequence[RequestSample]) -> EngineModel:
     """This engine with the costs whose replay comes closest to what was measured.
 
     The samples must be all that the engine served in that time. Best is a quiet phase of a few
-    minutes, at a third of what it can do, and then one with all slots full: the first tells a
-    step's own cost from that of its answers, the second what matters most. They may be sent to the
-    engine no faster than it has slots, as the gateway does.
+    minutes, at a third of what it can do, and then one with all slots full and more waiting: the
+    first tells a step's own cost from that of its answers, the second what matters most. Who waits
+    may do so in the gateway as well as in the engine, if it keeps the order of arrival.
 
     Raises:
         ValueError: fewer than four samples.
@@ -81,34 +90,38 @@ def fit_requests(engine: EngineModel, samples: Sequence[RequestSample]) -> Engin
     if len(samples) < 4:
         raise ValueError(f"{len(samples)} samples; four costs need four at least")
     ordered = sorted(samples, key=lambda s: s.sent_at)
+
+    def errors(costs: Floats) -> Floats:
+        return _replay_errors(_with(engine, np.exp(costs)), ordered)
+
     found = []
     for guess in _first_guesses(ordered):
         costs = np.log(guess)
-        found.append(_descend(engine, ordered, costs, _errors(engine, costs, ordered), _NUDGES[0]))
-    costs, errors = min(found, key=lambda one: float(one[1] @ one[1]))
-    for nudge in _NUDGES[1:]:
-        costs, errors = _descend(engine, ordered, costs, errors, nudge)
-    return _with(engine, np.exp(costs))
+        found.append(_descend(errors, costs, errors(costs), _NUDGES[0]))
+    costs, left = min(found, key=lambda one: float(one[1] @ one[1]))
+    return _with(engine, np.exp(_refined(errors, costs, left, _NUDGES[1:])))
+
+
+def _refined(errors: Errors, costs: Floats, left: Floats, nudges: Sequence[float]) -> Floats:
+    for nudge in nudges:
+        costs, left = _descend(errors, costs, left, nudge)
+    return costs
 
 
 def _descend(
-    engine: EngineModel,
-    samples: Sequence[RequestSample],
-    costs: Floats,
-    errors: Floats,
-    nudge: float,
+    errors_of: Errors, costs: Floats, errors: Floats, nudge: float
 ) -> tuple[Floats, Floats]:
     """Improve the logarithms of the costs, with slopes over this distance, while it helps."""
     damping = 0.01
     for _ in range(_ROUNDS):
-        nudged = [_errors(engine, costs + step, samples) for step in nudge * np.eye(4)]
+        nudged = [errors_of(costs + step) for step in nudge * np.eye(4)]
         slopes = np.stack([(other - errors) / nudge for other in nudged], axis=1)
         square, pull = slopes.T @ slopes, slopes.T @ errors
         before = float(errors @ errors)
         while damping < 1e3:
             step = np.linalg.solve(square + damping * np.diag(np.diag(square) + 1e-3), pull)
             tried = costs - np.clip(step, -1.0, 1.0)
-            outcome = _errors(engine, tried, samples)
+            outcome = errors_of(tried)
             if float(outcome @ outcome) < before:
                 break
             damping *= 5
@@ -147,9 +160,9 @@ def _first_guesses(samples: Sequence[RequestSample]) -> list[Floats]:
     ]
 
 
-def _errors(engine: EngineModel, log_costs: Floats, samples: Sequence[RequestSample]) -> Floats:
+def _replay_errors(engine: EngineModel, samples: Sequence[RequestSample]) -> Floats:
     """Logarithms of replayed over measured: times to the first token, then from it to the last."""
-    firsts, lasts = replay(_with(engine, np.exp(log_costs)), samples)
+    firsts, lasts = replay(engine, samples)
     errors = []
     for sample, first, last in zip(samples, firsts, lasts, strict=True):
         errors.append(_log_ratio(first - sample.sent_at, sample.first_token_at - sample.sent_at))

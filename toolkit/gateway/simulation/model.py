@@ -3,11 +3,18 @@
 A step of continuous batching computes one token for every running answer and a chunk of waiting
 prompts. Its time is modelled as
 
-    step_s + prefill_s * prompt tokens + decode_s * answers + context_s * tokens in their contexts
+    hypot(step_s, prefill_s * prompt tokens + decode_s * answers)
+        + context_s * tokens in their contexts
+
+A step reads the weights once, whatever it computes, which takes ``step_s``; beyond some number of
+tokens computing takes longer than reading, and hides it: a roofline (Williams, Waterman and
+Patterson, 2009) with its corner rounded, since neither side hides the other wholly. Steps of the
+CPU engine with 1 to 1,000 tokens were 5% off this curve at most, and up to 30% off the sum of both.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -31,9 +38,5 @@ class EngineModel:
 
     def step_time(self, prefill_tokens: int, decodes: int, context_tokens: int) -> float:
         """Seconds that a step takes."""
-        return (
-            self.step_s
-            + self.prefill_s * prefill_tokens
-            + self.decode_s * decodes
-            + self.context_s * context_tokens
-        )
+        computing = self.prefill_s * prefill_tokens + self.decode_s * decodes
+        return math.hypot(self.step_s, computing) + self.context_s * context_tokens
