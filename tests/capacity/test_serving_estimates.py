@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_shapes import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL
 
-from toolkit.capacity.calibration import Observation, calibrate
+from toolkit.capacity.calibration import Observation, calibrate, residuals
 from toolkit.capacity.efficiency import CPU_ENGINE, TENSORRT_LLM, Efficiency, read_efficiency
 from toolkit.capacity.roofline import Device, Step, Work, prompt_step, step_seconds
 from toolkit.capacity.serving import (
     Replica,
     at_rate,
     best_within,
+    decoding_tpot,
     reuse_gain,
     speculation_gain,
     usable_slots,
@@ -200,6 +201,48 @@ def test_calibration_finds_the_factors_that_made_the_times() -> None:
     for users in (1, 8, 32):
         told = with_running(replace(real, factors=made.factors), traffic, users)
         assert told.tpot_s == pytest.approx(with_running(real, traffic, users).tpot_s, rel=0.1)
+
+
+def test_tokens_of_requests_that_began_together_hold_no_prompts() -> None:
+    made = replica()
+    step = Step(decodes=32, context=CHAT.prompt_tokens + CHAT.output_tokens / 2)
+    alone = step_seconds(made.work, made.device, made.factors, step)
+    assert decoding_tpot(made, CHAT, 32) == pytest.approx(alone)
+    assert decoding_tpot(made, CHAT, 32) < with_running(made, CHAT, 32).tpot_s
+    (steady, together) = (
+        residuals(made, [Observation("", CHAT, 32, alone, together=how)])[0]
+        for how in (False, True)
+    )
+    assert together.error == pytest.approx(0)
+    assert steady.error > 0
+
+
+MEASURED_MS = {1: 22.1, 2: 22.5, 4: 21.3, 8: 25.3, 16: 32.5, 24: 44.4, 32: 59.8}
+"""Medians of a step of the embedded engine by requests in it: SmolLM2-135M in float32, prompts of
+64 tokens, AMD EPYC with 2 cores, 2026-11-24 (benchmarks/plan_against_engine.py's method)."""
+
+
+def test_the_cpu_engine_is_predicted_at_loads_that_were_not_calibrated_on() -> None:
+    arch = replace(
+        LLAMA_1B,
+        hidden_size=576,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        intermediate_size=1536,
+        vocab_size=49152,
+    )
+    work = host_work(arch, check(arch, Quantization(), runtime="openvino"), 4)
+    guessed = Replica(work, Device("cpu", 25e9, 150e9, 150e9), CPU_ENGINE)
+    traffic = Traffic(64, 16)
+    seen = [
+        Observation(str(n), traffic, n, MEASURED_MS[n] / 1000, together=True)
+        for n in (2, 4, 16, 24)
+    ]
+    made = replace(guessed, factors=calibrate(guessed, seen, source="").factors)
+    for users in (1, 8, 32):
+        told = decoding_tpot(made, traffic, users)
+        assert told == pytest.approx(MEASURED_MS[users] / 1000, rel=0.1)
 
 
 def test_calibration_needs_a_measurement() -> None:

@@ -49,7 +49,7 @@ def test_a_gpu_is_estimated_and_no_gpu_is_not() -> None:
     assert speed_of(planned("pytorch"), LLAMA_1B, CHAT, {}) is None
 
 
-def test_a_mixture_of_experts_has_a_plan_but_no_times() -> None:
+def test_a_mixture_whose_experts_are_not_known_has_a_plan_but_no_times() -> None:
     plan = planned("pytorch", MIXTRAL, "H200")
     assert speed_of(plan, MIXTRAL, CHAT, {}) is None
 

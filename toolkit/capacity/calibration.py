@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.capacity.efficiency import Efficiency
-from toolkit.capacity.serving import Replica, with_running
+from toolkit.capacity.serving import Replica, decoding_tpot, with_running
 from toolkit.capacity.traffic import Traffic
 from toolkit.errors import SpecError
 
@@ -41,6 +41,8 @@ class Observation:
         running: Requests that were decoded at once, on average.
         tpot_s: Seconds between tokens, mean.
         ttft_s: Seconds to the first token; used where a request was alone.
+        together: All began together, so that no prompt was computed between their tokens. In a
+            steady load others' prompts are.
     """
 
     label: str
@@ -48,6 +50,7 @@ class Observation:
     running: float
     tpot_s: float
     ttft_s: float | None = None
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,17 @@ def residuals(replica: Replica, observations: Sequence[Observation]) -> list[Res
     """What the replica's factors say of each observation."""
     found = []
     for seen in observations:
-        made = with_running(replica, seen.traffic, seen.running)
-        found.append(Residual(seen.label, "time per token", seen.tpot_s, made.tpot_s))
+        told = decoding_tpot if seen.together else _steady_tpot
+        tpot = told(replica, seen.traffic, seen.running)
+        found.append(Residual(seen.label, "time per token", seen.tpot_s, tpot))
         if seen.ttft_s is not None and seen.running <= 1:
             alone = with_running(replica, seen.traffic, 1e-6)
             found.append(Residual(seen.label, "time to first token", seen.ttft_s, alone.ttft_s))
     return found
+
+
+def _steady_tpot(replica: Replica, traffic: Traffic, running: float) -> float:
+    return with_running(replica, traffic, running).tpot_s
 
 
 def _counts(replica: Replica, name: str) -> bool:

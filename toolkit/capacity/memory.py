@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from toolkit.capacity.mixture import mixture_bytes, mixture_of
 from toolkit.capacity.plan import Line, MemoryPlan
 from toolkit.capacity.weights import WeightBytes, scaled_bytes, weight_bytes
 from toolkit.checkpoint.architecture import Architecture
@@ -135,6 +136,15 @@ def _fixed(
 def _weights(
     model: _Model, parallelism: Parallelism, runtime: NvidiaRuntime, element: int
 ) -> WeightBytes:
+    if (mixture := mixture_of(model.arch)) is not None:
+        held, expert = mixture_bytes(
+            mixture,
+            model.resolved,
+            parallelism,
+            element=element,
+            shared_tables=runtime == "pytorch",
+        )
+        return WeightBytes(held.layers + int(mixture.experts * expert), held.tables)
     if model.arch.family == "other" and model.stored is not None:
         return scaled_bytes(model.stored, model.resolved.weights, parallelism)
     # ModelOpt writes a tied head as a table of its own into a TensorRT-LLM checkpoint.

@@ -3,7 +3,8 @@
 The roofline model (Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009), once for the matrix
 products and once for attention, for each is bound on its own by memory or by arithmetic, plus what
 a step costs beside. A dense decoder computes two operations a weight and token, and four for each
-pair of a query and a key in each channel of attention.
+pair of a query and a key in each channel of attention. Of a mixture of experts, a token computes
+with the experts that are chosen for it, and a step reads those that any of its tokens chose.
 """
 
 from __future__ import annotations
@@ -37,13 +38,17 @@ class Work:
 
     Attributes:
         layers: Layers that it passes through in a step.
-        weight_bytes: Read once a step, the head included.
+        weight_bytes: Read once a step, the head included; of a mixture without the experts that
+            a router chooses.
         token_ops: Of the layers' matrix products, for a token.
         row_ops: Of the head, for a token whose successor is wanted.
         kv_bytes: Read for each token in a context, for one query.
         pair_ops: Of attention, for a query and a token in its context.
         reduced_bytes: Sent over the link for a token.
         collectives: Collective operations of a step.
+        experts: Experts that a router chooses from; 0 for a dense model.
+        chosen: Of them, those of one token.
+        expert_bytes: Of one expert in all layers.
     """
 
     layers: int
@@ -54,6 +59,24 @@ class Work:
     pair_ops: float
     reduced_bytes: float = 0.0
     collectives: int = 0
+    experts: int = 0
+    chosen: int = 0
+    expert_bytes: float = 0.0
+
+    def read_bytes(self, tokens: float) -> float:
+        """Weights that a step of so many tokens reads."""
+        return self.weight_bytes + self.expert_bytes * distinct(self.experts, self.chosen, tokens)
+
+
+def distinct(experts: int, chosen: int, tokens: float) -> float:
+    """Experts of a layer that at least one of ``tokens`` passes through, on average.
+
+    ``E (1 - (1 - k/E)^n)``: each token misses an expert with probability 1 - k/E. That takes the
+    router to spread its tokens evenly, as its training makes it (load-balancing loss of Shazeer et
+    al., Outrageously Large Neural Networks, ICLR 2017, and of Fedus, Zoph, Shazeer: Switch
+    Transformers, JMLR 23, 2022); where it does not, fewer are read.
+    """
+    return float(experts * (1 - (1 - chosen / experts) ** tokens)) if experts else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +108,7 @@ def step_seconds(work: Work, device: Device, factors: Efficiency, step: Step) ->
     rows = step.decodes * step.queries
     tokens = rows + step.prompt_tokens
     products = max(
-        work.weight_bytes / bandwidth,
+        _weights_read(work, step) / bandwidth,
         work.token_ops * tokens / linear + work.row_ops * (rows + step.prompt_rows) / plain,
     )
     read = work.kv_bytes * step.decodes * step.context / bandwidth
@@ -97,6 +120,15 @@ def step_seconds(work: Work, device: Device, factors: Efficiency, step: Step) ->
         seconds += factors.collective_s * work.collectives
         seconds += work.reduced_bytes * tokens / (device.link * factors.link)
     return seconds
+
+
+def _weights_read(work: Work, step: Step) -> float:
+    """Bytes, on average over steps: less than one prompt a step means that few steps hold one."""
+    rows, share = step.decodes * step.queries, step.prompt_rows
+    if not work.experts or not 0 < share < 1:
+        return work.read_bytes(rows + step.prompt_tokens)
+    with_prompt = work.read_bytes(rows + step.prompt_tokens / share)
+    return share * with_prompt + (1 - share) * work.read_bytes(rows)
 
 
 def prompt_step(

@@ -82,6 +82,11 @@ def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate
     )
 
 
+def decoding_tpot(replica: Replica, traffic: Traffic, running: float) -> float:
+    """Seconds between tokens while so many requests are decoded and no prompt is computed."""
+    return _step_seconds(replica, traffic, running, 0.0) / traffic.tokens_per_step
+
+
 def with_users(replica: Replica, traffic: Traffic, users: float) -> Estimate:
     """The replica with so many users who each ask again when the answer is there.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toolkit.capacity.host import host_kv_bytes, host_weight_bytes
+from toolkit.capacity.mixture import mixture_bytes, mixture_of
 from toolkit.capacity.roofline import Device, Work
 from toolkit.capacity.weights import weight_bytes
 from toolkit.checkpoint.architecture import Architecture
@@ -43,24 +44,38 @@ def gpu_work(
     2(n-1)/n of the activations (ring). Pipeline stages run after each other, so that a step passes
     through all of them.
 
+    A mixture's experts are read as its tokens choose them (:meth:`Work.read_bytes`).
+
     Raises:
-        UnsupportedError: a model type whose layers are not known (mixtures of experts).
+        UnsupportedError: a model type whose layers are not known.
     """
-    ways = parallelism.tensor
+    ways, mixture = parallelism.tensor, mixture_of(arch)
     whole = parallelism.model_copy(update={"pipeline": 1})
-    held = weight_bytes(arch, resolved, whole, element=element, shared_tables=True)
+    router = experts = chosen = 0
+    expert_bytes = 0.0
+    if mixture is None:
+        held = weight_bytes(arch, resolved, whole, element=element, shared_tables=True)
+    else:
+        experts, chosen = mixture.experts, mixture.chosen
+        arch, router = mixture.active, mixture.router_weights
+        held, expert_bytes = mixture_bytes(
+            mixture, resolved, whole, element=element, shared_tables=True
+        )
     table = -(-arch.vocab_size // ways) * arch.hidden_size * element
     reduces = 2 * arch.num_layers if ways > 1 else 0
     return Work(
         layers=arch.num_layers,
         # Of a table of its own, only the rows of a step's tokens are read.
         weight_bytes=held.total - (0 if arch.tied_embeddings else table),
-        token_ops=2 * arch.num_layers * _layer_weights(arch) / ways,
+        token_ops=2 * arch.num_layers * (_layer_weights(arch) / ways + router),
         row_ops=2 * arch.hidden_size * arch.vocab_size / ways,
         kv_bytes=kv_bytes_per_token(arch, resolved.kv_cache, whole, element=element),
         pair_ops=_pair_ops(arch) / ways,
         reduced_bytes=reduces * arch.hidden_size * _ACTIVATION * 2 * (ways - 1) / ways,
         collectives=reduces + 2 * (parallelism.pipeline - 1),
+        experts=experts,
+        chosen=chosen,
+        expert_bytes=expert_bytes,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.capacity.mixture import with_experts
 from toolkit.checkpoint import hub
 from toolkit.checkpoint.architecture import (
     CONFIG,
@@ -72,8 +73,17 @@ def draft_architecture(
 
 def _given(path: Path) -> Architecture:
     if path.is_dir():
-        return read_architecture(path)
-    return architecture_of(read_json(path), {}, where=str(path))
+        return _of_folder(path)
+    return _of_config(path, str(path))
+
+
+def _of_folder(path: Path) -> Architecture:
+    return with_experts(read_architecture(path), read_json(path / CONFIG))
+
+
+def _of_config(path: Path, where: str) -> Architecture:
+    config = read_json(path)
+    return with_experts(architecture_of(config, {}, where=where), config)
 
 
 def _of_source(source: str, workspace: Workspace, offline: bool, *, option: str) -> Architecture:
@@ -82,13 +92,13 @@ def _of_source(source: str, workspace: Workspace, offline: bool, *, option: str)
     if source.startswith(SAMPLE):
         key = artifact_key(KIND, find_sample(source).inputs())
         if found := workspace.find(KIND, key):
-            return read_architecture(found.path)
+            return _of_folder(found.path)
         raise _nothing(source, option)
     path = Path(source).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return _of_gguf(path)
     if path.is_dir():
-        return read_architecture(path)
+        return _of_folder(path)
     raise _nothing(source, option)
 
 
@@ -105,11 +115,11 @@ def _of_gguf(path: Path) -> Architecture:
 def _of_hub(source: str, workspace: Workspace, offline: bool, option: str) -> Architecture:
     reference = hub.parse_reference(source)
     if found := _fetched(reference, workspace):
-        return read_architecture(found.path)
+        return _of_folder(found.path)
     if reference.file:
         raise _nothing(source, option)
     try:
-        return architecture_of(read_json(_hub_config(reference, offline)), {}, where=source)
+        return _of_config(_hub_config(reference, offline), source)
     except EnvironmentError_ as error:
         way = f"{option} FILE takes the model's {CONFIG} from a file"
         raise EnvironmentError_(
