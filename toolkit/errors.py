@@ -87,6 +87,13 @@ class ServerError(ToolkitError):
     kind = "server"
 
 
+class Undecided(ToolkitError):
+    """A measurement is too noisy or too short for the verdict that was asked of it."""
+
+    exit_code = 7
+    kind = "undecided"
+
+
 def is_of_the_machine(error: OSError) -> bool:
     """Whether the machine's rights or disks are in the way: no bug, and no mistake in a file."""
     return error.errno in _OF_THE_MACHINE

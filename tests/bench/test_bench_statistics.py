@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from toolkit.bench.statistics import Sample, over_repeats, t_factor
+from toolkit.bench.statistics import Sample, over_repeats, t_factor, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,35 @@ def test_t_factor_is_the_published_one(degrees: int, published: float) -> None:
     assert t_factor(degrees) == pytest.approx(published, abs=6e-4)
 
 
+@pytest.mark.parametrize(
+    ("probability", "degrees", "published"),
+    # One-sided points of Student's t, NIST/SEMATECH e-Handbook, 1.3.6.7.2.
+    [
+        (0.90, 1, 3.078),
+        (0.99, 1, 31.821),
+        (0.99, 4, 3.747),
+        (0.999, 5, 5.893),
+        (0.99, 8, 2.896),
+        (0.95, 30, 1.697),
+    ],
+)
+def test_quantiles_of_t_are_the_published_ones(
+    probability: float, degrees: int, published: float
+) -> None:
+    assert t_quantile(probability, degrees) == pytest.approx(published, abs=6e-4)
+    assert t_quantile(1 - probability, degrees) == pytest.approx(-published, abs=6e-4)
+
+
+def test_impossible_quantiles_are_refused() -> None:
+    for probability, degrees in ((0.0, 3), (1.0, 3), (0.5, 0)):
+        with pytest.raises(ValueError, match="no quantile"):
+            t_quantile(probability, degrees)
+
+
 def test_the_interval_of_repeats() -> None:
     found = over_repeats([10.0, 12.0, 14.0])
     assert found
-    half = 4.3027 * 2 / math.sqrt(3)
+    half = 4.302653 * 2 / math.sqrt(3)
     assert (found.low, found.high) == (pytest.approx(12 - half), pytest.approx(12 + half))
 
 

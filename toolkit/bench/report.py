@@ -80,6 +80,12 @@ class Repeat(Part):
     requests: int = Field(description="Requests that count.")
     completed: int
     figures: dict[str, float] = Field(description="Totals, and means and percentiles as ttft.p50.")
+    standard_errors: dict[str, float] = Field(
+        default_factory=dict,
+        description="Of figures, as a part of them, of shares in points: what the stretches of "
+        "this run alone say. Empty where too few requests stand behind it.",
+    )
+    blocks: int = Field(default=0, description="How many stretches told the standard errors.")
     client: ClientHealth
     series: Series
     spans: tuple[Span, ...]

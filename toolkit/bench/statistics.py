@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,6 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 400
 CONFIDENCE = 0.95
-_T_BY_DEGREES = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,18 +24,44 @@ class Interval:
 
 
 def t_factor(degrees: int) -> float:
-    """Half-width of Student's 95% interval in standard errors.
+    """Half-width of Student's 95% interval in standard errors."""
+    return t_quantile(0.5 + CONFIDENCE / 2, degrees)
 
-    A table up to 20 degrees of freedom; above, the first terms of the expansion about the
-    normal quantile (Abramowitz and Stegun, 26.7.5), exact to four digits there.
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """The value below which Student's t with so many degrees of freedom falls that often.
+
+    Raises:
+        ValueError: the probability is not between 0 and 1, or there is no degree of freedom.
     """
-    if degrees <= len(_T_BY_DEGREES):
-        return _T_BY_DEGREES[degrees - 1]
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
+    if not 0 < probability < 1 or degrees < 1:
+        raise ValueError(f"no quantile of t at {probability} with {degrees} degrees of freedom")
+    if probability < 0.5:
+        return -t_quantile(1 - probability, degrees)
+    inside = 2 * probability - 1
+    high = 1.0
+    while t_inside(high, degrees) < inside:
+        high *= 2
+    low = 0.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_inside(middle, degrees) < inside else (low, middle)
+    return high
+
+
+def t_inside(size: float, degrees: int) -> float:
+    """How likely Student's t lies within ``size`` of zero.
+
+    The finite series for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    angle = math.atan(size / math.sqrt(degrees))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = degrees % 2
+    term, total = cosine if odd else 1.0, 0.0
+    for step in range(1, degrees // 2 + 1):
+        total += term
+        term *= (2 * step - 1 + odd) / (2 * step + odd) * cosine**2
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 def over_repeats(figures: Sequence[float]) -> Interval | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit.bench.load import Load
 from toolkit.bench.metrics import PERCENTILES, SAMPLED, TOTALS, Sampled, Window, tokens_within
+from toolkit.bench.precision import precision
 from toolkit.bench.records import RequestRecord
 from toolkit.bench.report import (
     Distribution,
@@ -72,12 +73,15 @@ def summarize_repeat(run: Measurement) -> Repeat:
             figures[f"{metric.name}.mean"] = float(sample.values.mean())
             for percent in PERCENTILES:
                 figures[f"{metric.name}.p{percent:g}"] = sample.percentile(percent)
+    known = precision(window)
     return Repeat(
         seed=run.seed,
         window_s=window.length,
         requests=len(window.counted),
         completed=sum(record.ok for record in window.counted),
         figures={name: value for name, value in figures.items() if value is not None},
+        standard_errors=known.errors,
+        blocks=known.blocks,
         client=run.client,
         series=_series(window),
         spans=_spans(window),

@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; prints errors, raises none.
 
     Exit codes: 0 fine, 1 a bug, 2 wrong usage, input or combination, 3 environment, 4 build,
-    5 validation, 6 server, 130 interrupted.
+    5 validation, 6 server, 7 undecided, 130 interrupted.
     """
     debug = "--debug" in arguments or bool(os.environ.get("TOOLKIT_DEBUG"))
     words = [word for word in arguments if word != "--debug"]

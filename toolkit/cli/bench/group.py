@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from toolkit.cli.bench.compare import compare
 from toolkit.cli.bench.run import bench
 from toolkit.cli.flags import grouped
 
@@ -29,8 +30,9 @@ class RunOrCommand(TyperGroup):
         name = ctx.invoked_subcommand
         if name is None:
             return super(TyperGroup, self).invoke(ctx)
-        words, ctx.args = ctx.args, []
-        with self.commands[name].make_context(name, words, parent=ctx) as below:
+        # As a child of this context the command would show this one's FILE in its usage.
+        path = f"{ctx.info_name} {name}"
+        with self.commands[name].make_context(path, ctx.args, parent=ctx.parent) as below:
             return below.command.invoke(below)
 
 
@@ -38,4 +40,5 @@ def register(app: typer.Typer) -> None:
     """Add the command and those below it."""
     group = typer.Typer(cls=RunOrCommand, subcommand_metavar="| COMMAND ...")
     group.callback()(grouped(bench))
+    group.command("compare")(compare)
     app.add_typer(group, name="bench")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
+from toolkit import junit
 from toolkit.errors import ValidationFailed
 from toolkit.serving.validate.check import Result
 
@@ -54,49 +54,26 @@ class ValidationReport:
 
 
 def junit_xml(report: ValidationReport) -> str:
-    """``report`` as a JUnit test suite, the form that CI systems read."""
-    skipped = sum(result.outcome == "skipped" for result in report.results)
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"toolkit validate {report.name}",
-        tests=str(len(report.results)),
-        failures=str(len(report.failures)),
-        errors="0",
-        skipped=str(skipped),
-        time=f"{sum(result.seconds for result in report.results):.3f}",
-    )
-    for result in report.results:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=f"validate.{report.name}",
-            name=result.name,
-            time=f"{result.seconds:.3f}",
-        )
-        evidence = _printable(result.evidence)
-        if result.outcome == "failed":
-            failure = ElementTree.SubElement(case, "failure", message=evidence)
-            failure.text = f"should prove that {result.proves}\nhint: {result.hint}"
-        elif result.outcome == "skipped":
-            ElementTree.SubElement(case, "skipped", message=evidence)
-        else:
-            ElementTree.SubElement(case, "system-out").text = evidence
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    """``report`` as a JUnit test suite."""
+    return junit.junit_xml(*_suite(report))
 
 
 def write_junit(report: ValidationReport, path: Path) -> None:
     """Write :func:`junit_xml` to ``path``, making its directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(junit_xml(report), encoding="utf-8")
+    junit.write_junit(path, *_suite(report))
 
 
-def _printable(text: str) -> str:
-    """XML 1.0 has no place for control characters, which model output may hold."""
-    return "".join(
-        each if each in "\t\n" or (each >= " " and each not in "\ufffe\uffff") else "\ufffd"
-        for each in text
-        if not "\ud800" <= each <= "\udfff"
-    )
+def _suite(report: ValidationReport) -> tuple[str, str, list[junit.Case]]:
+    cases = [
+        junit.Case(
+            result.name,
+            result.outcome,
+            result.evidence,
+            f"should prove that {result.proves}\nhint: {result.hint}"
+            if result.outcome == "failed"
+            else "",
+            result.seconds,
+        )
+        for result in report.results
+    ]
+    return f"toolkit validate {report.name}", f"validate.{report.name}", cases
