@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
-from toolkit.gateway.scheduling.order import ClassQueue
+from toolkit.gateway.scheduling.classqueue import ClassQueue
 from toolkit.gateway.scheduling.rates import FadingRate
 from toolkit.gateway.scheduling.replica import Job
 from toolkit.gateway.scheduling.tickets import Ticket

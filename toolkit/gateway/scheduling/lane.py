@@ -131,14 +131,18 @@ class Lane:
         self.order.speed = self._capacity.speed
         self._looked_at = now
 
-    def plain_wait_s(self, name: str, stay_s: float, now: float) -> float:
-        """The forecast of a new request's wait, before experience corrects it."""
+    def plain_wait_s(self, name: str, stay_s: float, now: float, owner: str | None = None) -> float:
+        """The forecast of a new request's wait, before experience corrects it.
+
+        Without an ``owner``: of the one with the most waiting.
+        """
         up = self.up()
         if not up:
             return math.inf
         queue, capped = self.order.queues[name], self._classes[name].max_running
         if capped is not None and self._running[name] >= capped:
-            behind = (len(queue) + 1) * stay_s / capped
+            before = queue.jobs_before(owner) if self._fair else len(queue)
+            behind = (before + 1) * stay_s / capped
         else:
             behind = 0.0
             if not len(queue):
@@ -148,14 +152,15 @@ class Lane:
                     return 0.0
         queues, capacity = self.order.queues, self._capacity
         if self._fair:
-            return max(behind, self.waits.fair(name, queues, capacity, now))
+            return max(behind, self.waits.fair(name, queues, capacity, now, owner))
         return max(behind, self.waits.arrival(queues, capacity))
 
     def foresee(self, job: Job, now: float) -> float:
         """The wait of a new job, seconds; remembered, to be compared with what comes."""
         self.capacity(now)
-        job.foreseen_s = self.plain_wait_s(job.ticket.request_class, self.stay_s(job), now)
-        return self.waits.corrected(job.ticket.request_class, job.foreseen_s)
+        name, owner = job.ticket.request_class, job.ticket.owner
+        job.foreseen_s = self.plain_wait_s(name, self.stay_s(job), now, owner)
+        return self.waits.corrected(name, job.foreseen_s)
 
     def wait_s(self, name: str, now: float) -> float:
         """The wait of a class's next request, seconds; infinite without a replica.

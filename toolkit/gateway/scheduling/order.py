@@ -7,55 +7,14 @@ from itertools import chain
 from typing import Protocol
 
 from toolkit.gateway.scheduling.classes import ClassPolicy
-from toolkit.gateway.scheduling.lazyheap import LazyHeap
+from toolkit.gateway.scheduling.classqueue import ClassQueue
 from toolkit.gateway.scheduling.replica import Job
 from toolkit.gateway.scheduling.shares import FairShares
 
 Allowed = Callable[[str], bool]
 
-CANDIDATES = 4  # of a class; more are not tried when the first do not fit anywhere
 LEAD_S = 2.0  # seconds of all engines' work that an urgent class may run ahead of its share
 STARVED_SHARE = 0.25  # of the work, at most, that goes out of turn to those who waited too long
-
-
-class ClassQueue:
-    """The waiting jobs of one class, by rank and by age."""
-
-    def __init__(self, policy: ClassPolicy) -> None:
-        self.policy = policy
-        self.cost_s = 0.0
-        self._ranked: LazyHeap[Job] = LazyHeap()
-        self._by_age: LazyHeap[Job] = LazyHeap()
-
-    def __len__(self) -> int:
-        return len(self._by_age)
-
-    def push(self, job: Job) -> None:
-        """A job begins to wait."""
-        self._ranked.push(job.rank, job.ticket.id, job)
-        self._by_age.push(job.ticket.arrived, job.ticket.id, job)
-        self.cost_s += job.cost_s
-
-    def discard(self, job: Job) -> None:
-        """A job no longer waits."""
-        self._ranked.discard(job.ticket.id)
-        self._by_age.discard(job.ticket.id)
-        self.cost_s = self.cost_s - job.cost_s if len(self) else 0.0
-
-    def oldest(self) -> Job | None:
-        """The one that came first."""
-        first = self._by_age.first()
-        return first[1] if first else None
-
-    def candidates(self, now: float, starvation_after: float) -> Iterator[Job]:
-        """The first by rank, or the oldest before them once it has waited too long."""
-        oldest, first = self.oldest(), self._ranked.first()
-        if oldest is None or first is None:
-            return
-        head = first[1] if now - oldest.ticket.arrived < starvation_after else oldest
-        yield head
-        # Hardly ever needed: only when the first did not fit.
-        yield from (job for job in self._ranked.smallest(CANDIDATES) if job is not head)
 
 
 class Order(Protocol):
@@ -110,19 +69,20 @@ class ArrivalOrder:
 class FairOrder:
     """Between classes by weighted share, hurried by targets; within a class shortest first.
 
-    **Within a class** a job's rank is its arrival plus the time it will hold its slot: a longer
-    one lets a shorter one pass, but only one that comes within the difference. The rank never
-    changes, so the order costs a heap. The time counts up to the class's target and to
-    ``starvation_after``, after which nobody passes any more.
+    **Within a class** its owners (API keys) take turns, each by the work it has got: one with a
+    thousand requests delays another's by about one of them. **Of one owner** a job's rank is its
+    arrival plus the time it will hold its slot: a longer one lets a shorter one pass, but only one
+    that comes within the difference. The rank never changes, so the order costs a heap. The time
+    counts up to the class's target and to ``starvation_after``, after which nobody passes any more.
 
     **Between classes** the fair clock decides. A class with a TTFT target whose oldest job has
     used up half of it may run ahead of its share: by its part of :data:`LEAD_S` of work when the
     target is reached, a class with a longer target than another's by as much less.
 
     **Starvation.** Whoever has waited for ``starvation_after`` goes before every younger one of
-    any class, as long as such exceptions take no more than :data:`STARVED_SHARE` of the work.
-    Without that bound a queue longer than ``starvation_after`` would turn the whole order into
-    that of arrival, just when order matters.
+    any class (of the owners whose turn it is), as long as such exceptions take no more than
+    :data:`STARVED_SHARE` of the work. Without that bound a queue longer than ``starvation_after``
+    would turn the whole order into that of arrival, just when order matters.
     """
 
     def __init__(self, classes: Mapping[str, ClassPolicy], starvation_after: float) -> None:
@@ -159,7 +119,8 @@ class FairOrder:
     def _starved(self, waiting: list[ClassQueue], now: float) -> Job | None:
         if self._owed > 1e-9:
             return None
-        heads = [job for q in waiting if (job := q.oldest())]
+        # Of the owners whose turn it is: one with a long queue has always somebody old.
+        heads = [job for q in waiting if (job := q.oldest_of_next())]
         oldest = min(heads, key=lambda job: job.ticket.arrived)
         return oldest if now - oldest.ticket.arrived >= self._after else None
 
@@ -174,6 +135,7 @@ class FairOrder:
 
     def sent(self, job: Job, now: float) -> None:
         name = job.ticket.request_class
+        self.queues[name].sent(job)
         self._shares.charge(name, job.cost_s, [n for n, q in self.queues.items() if len(q)])
         if now - job.ticket.arrived >= self._after:
             self._owed = max(self._owed, job.cost_s)
@@ -181,4 +143,6 @@ class FairOrder:
             self._owed = max(0.0, self._owed - job.cost_s * STARVED_SHARE / (1 - STARVED_SHARE))
 
     def settle(self, job: Job, cost_s: float) -> None:
-        self._shares.settle(job.ticket.request_class, cost_s - job.cost_s)
+        name, difference = job.ticket.request_class, cost_s - job.cost_s
+        self.queues[name].settle(job, difference)
+        self._shares.settle(name, difference)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
-from toolkit.gateway.scheduling.order import ClassQueue
+from toolkit.gateway.scheduling.classqueue import ClassQueue
 from toolkit.gateway.scheduling.pace import Average
 from toolkit.gateway.scheduling.rates import FadingRate
 from toolkit.gateway.scheduling.replica import Job
@@ -44,10 +44,15 @@ class Waits:
         return plain_s * self._truth[name].known(1.0)
 
     def fair(
-        self, name: str, queues: Mapping[str, ClassQueue], capacity: Capacity, now: float
+        self,
+        name: str,
+        queues: Mapping[str, ClassQueue],
+        capacity: Capacity,
+        now: float,
+        owner: str | None = None,
     ) -> float:
-        """The plain forecast under fair shares, seconds."""
-        ahead = queues[name].cost_s
+        """The plain forecast under fair shares, seconds; see :meth:`ClassQueue.cost_before`."""
+        ahead = queues[name].cost_before(owner)
         horizon = ahead / capacity.speed + 1.0
         wants = {
             other: (self._offered[other].per_s(now) + queue.cost_s / horizon) / capacity.speed

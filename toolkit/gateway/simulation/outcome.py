@@ -28,6 +28,7 @@ class Outcome:
     ended_at: float | None = None
     output_tokens: int = 0
     cached_tokens: int = 0
+    owner: str = ""
 
     @property
     def queue_s(self) -> float | None:

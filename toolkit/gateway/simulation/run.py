@@ -120,6 +120,7 @@ class Simulation:
             prefix=planned.prefix,
             arrived=self.now,
             deadline=deadline,
+            owner=planned.owner,
         )
         refusal = self.scheduler.submit(ticket, self.now)
         self._outcomes[name] = Outcome(
@@ -128,6 +129,7 @@ class Simulation:
             ended="unfinished" if refusal is None else refusal.reason,
             arrived=self.now,
             prompt_tokens=planned.prompt_tokens,
+            owner=planned.owner,
         )
         if refusal is None:
             self._requests[name] = Running(name, planned)

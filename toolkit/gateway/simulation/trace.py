@@ -20,7 +20,7 @@ class Planned:
     ``at`` is when it comes, seconds from the beginning; for one that is another's ``then``, the
     seconds after that one's end. ``output_tokens`` is the answer's length, which the scheduler
     does not know; ``max_tokens`` is what the client allows. ``prefix`` names the prompt's blocks
-    (see ``block_hashes``), ``after`` those of prompt and answer together.
+    (see ``block_hashes``), ``after`` those of prompt and answer together. ``owner`` is an API key.
     """
 
     at: float
@@ -33,6 +33,7 @@ class Planned:
     model: str = "model"
     deadline_s: float | None = None
     then: Planned | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,146 @@
+"""Within a class the owners of requests take turns, however much one of them asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.gateway.scheduling import ReplicaSpec, Scheduler, Ticket
+from toolkit.gateway.scheduling.classes import ClassPolicy
+from toolkit.gateway.scheduling.classqueue import ClassQueue
+from toolkit.gateway.scheduling.order import FairOrder
+from toolkit.gateway.scheduling.replica import Job
+from toolkit.spec.gateway import Scheduling
+
+POLICY = ClassPolicy("c", 1.0, None, None, 10**6, None)
+
+
+def job(name: str, owner: str, cost_s: float = 1.0, arrived: float = 0.0) -> Job:
+    return Job(Ticket(name, "m", "c", 64, 64, (), arrived, owner=owner), cost_s=cost_s)
+
+
+def order(after: float = 30.0) -> FairOrder:
+    return FairOrder({"c": POLICY}, after)
+
+
+def take(made: FairOrder, now: float = 0.0) -> Job:
+    first = next(made.candidates(now, lambda name: True))
+    made.sent(first, now)
+    made.discard(first)
+    return first
+
+
+def test_a_late_key_with_one_request_is_next_but_for_one() -> None:
+    made = order()
+    for n in range(1000):
+        made.push(job(f"g{n}", "greedy"), 0.0)
+    for _ in range(100):
+        assert take(made).ticket.owner == "greedy"
+    made.push(job("m", "modest"), 0.0)
+    assert "m" in [take(made).ticket.id for _ in range(2)]
+
+
+def test_nobody_is_starved_by_another_key_whose_requests_have_waited_long() -> None:
+    made = order(after=5.0)
+    for n in range(100):
+        made.push(job(f"g{n}", "greedy"), 0.0)
+    take(made)
+    made.push(job("m", "modest", arrived=50.0), 0.0)
+    assert "m" in [take(made, 50.0).ticket.id for _ in range(2)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(costs=st.lists(st.floats(0.1, 5.0), min_size=2, max_size=5))
+def test_work_not_requests_is_shared(costs: list[float]) -> None:
+    made, work = order(), Counter[str]()
+    for k, cost in enumerate(costs):
+        for n in range(2):
+            made.push(job(f"{k}/{n}", str(k), cost), 0.0)
+    for turn in range(600):
+        sent = take(made)
+        work[sent.ticket.owner] += sent.cost_s  # type: ignore[assignment]
+        made.push(job(f"again{turn}", sent.ticket.owner, sent.cost_s), 0.0)
+    assert max(work.values()) - min(work.values()) <= 2 * max(costs) + 1e-6
+
+
+def test_work_that_came_to_more_than_predicted_is_counted() -> None:
+    made = order()
+    for n in range(20):
+        made.push(job(f"a{n}", "a"), 0.0)
+        made.push(job(f"b{n}", "b"), 0.0)
+    sent = take(made)
+    made.settle(sent, 6.0)  # predicted: 1
+    others = [take(made).ticket.owner for _ in range(5)]
+    assert sent.ticket.owner not in others
+
+
+def test_an_idle_key_saves_nothing_up() -> None:
+    made = order()
+    for n in range(200):
+        made.push(job(f"a{n}", "a"), 0.0)
+    made.push(job("b", "b"), 0.0)
+    for _ in range(100):
+        take(made)
+    for n in range(50):
+        made.push(job(f"b{n}", "b"), 0.0)
+    owners = [take(made).ticket.owner for _ in range(10)]
+    assert 4 <= owners.count("a") <= 6
+
+
+def test_keys_that_have_left_are_forgotten() -> None:
+    made = order()
+    for n in range(1000):
+        made.push(job(f"x{n}", "stays"), 0.0)
+        made.push(job(f"y{n}", "stays"), 0.0)
+        made.push(job(str(n), f"key{n}"), 0.0)
+        take(made)
+        take(made)
+    queue = made.queues["c"]
+    assert len(queue._clocks) < 200
+    while len(queue):
+        take(made)
+    assert len(queue._clocks) == 0
+    assert queue.cost_s == 0
+
+
+def test_a_wait_is_foreseen_by_what_comes_before_its_own_key() -> None:
+    queue = ClassQueue(POLICY)
+    for n in range(100):
+        queue.push(job(f"g{n}", "greedy"))
+    for n in range(3):
+        queue.push(job(f"m{n}", "modest", 2.0))
+    assert queue.cost_before(None) == 106
+    assert queue.cost_before("new") == 0
+    assert queue.cost_before("modest") == 12
+    assert queue.cost_before("greedy") == 106
+    assert (queue.jobs_before("new"), queue.jobs_before("modest")) == (2, 7)
+
+
+def test_a_key_is_not_refused_for_anothers_queue() -> None:
+    section = {"classes": {"c": {"weight": 1, "max_wait": "2s", "max_queued": 10_000}}}
+    made = Scheduler.of(Scheduling.model_validate(section))
+    made.add_replica(ReplicaSpec("r", "m", slots=2, kv_tokens=0), 0.0)
+    now, running, serial = 0.0, [], 0
+
+    def submit(owner: str) -> bool:
+        nonlocal serial
+        serial += 1
+        ticket = Ticket(str(serial), "m", "c", 64, 64, (), now, owner=owner)
+        return made.submit(ticket, now) is None
+
+    refused = 0
+    for _ in range(200):
+        refused += sum(not submit("greedy") for _ in range(5))
+        running += [sent.ticket for sent in made.dispatch(now)]
+        now += 0.25
+        for ticket in running:
+            made.first_token(ticket, now)
+            made.progress(ticket, 64, now)
+            made.finish(ticket, output_tokens=64, cached_tokens=0, now=now)
+        running = []
+        for late in made.overdue(now):
+            made.withdraw(late.ticket, now)
+    assert refused > 100
+    assert submit("modest")
