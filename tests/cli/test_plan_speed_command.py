@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,117 @@ def test_reuse_and_drafts_count_when_their_rates_are_given(
     plain, reused, drafted = first(), first("--reuse", "0.9"), first("--acceptance", "0.8")
     assert reused["ttft_ms"] < plain["ttft_ms"]
     assert drafted["tpot_ms"] < 0.5 * plain["tpot_ms"]
+
+
+def test_gains_are_told_and_are_those_of_the_formulas(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--set", "engine.speculation={method: ngram, max_draft_len: 4}"]
+    asked += ["--acceptance", "0.8", "--reuse", "0.5"]
+    assert run([*words, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "4 drafts, each accepted with 80%, make 3.36 tokens a step" in printed
+    assert "KV reuse: with 50% of a prompt" in printed
+    assert run([*words, *asked, "--json"]) == 0
+    speed = told(capsys)["speed"]
+    # 1 + 0.8 + 0.8^2 + 0.8^3 + 0.8^4
+    assert speed["speculation"]["tokens_per_step"] == pytest.approx(3.3616)
+    gains = speed["speculation"]["gains"]
+    assert len(gains) == len(speed["loads"])
+    # Checking drafts costs something, and more where the GPU has more to do.
+    assert 3.3616 > gains[0] > gains[-1]
+    assert speed["reuse"]["hit_rate"] == 0.5
+    assert 1 < speed["reuse"]["ttft_gain"] < 2
+    assert run([*words, "--json"]) == 0
+    plain = told(capsys)["speed"]
+    assert plain["speculation"] is None
+    assert plain["reuse"] is None
+
+
+def test_an_eagle_head_costs_time_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def gain(speculation: str) -> float:
+        asked = ["--set", f"engine.speculation={speculation}", "--acceptance", "0.8", "--json"]
+        assert run([*words, *asked]) == 0
+        return float(told(capsys)["speed"]["speculation"]["gains"][0])
+
+    free = gain("{method: ngram, max_draft_len: 4}")
+    eagle = gain("{method: eagle3, source: hf://a/b, max_draft_len: 4}")
+    assert 0.5 * free < eagle < 0.95 * free
+
+
+class _Page(HTMLParser):
+    """Tags that were opened and not closed, bars by their row, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.widths: list[list[float]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("class") == "bar":
+            self.widths.append([])
+        if "width:" in (given.get("style") or ""):
+            self.widths[-1].append(float((given["style"] or "")[6:-1]))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(path: Path) -> _Page:
+    text = path.read_text()
+    assert "http" not in text.replace("http-equiv", ""), "the page needs nothing else"
+    page = _Page(text)
+    assert page.open == []
+    assert all(width >= 0 for row in page.widths for width in row)
+    assert all(sum(row) <= 100.1 for row in page.widths)
+    return page
+
+
+def test_a_plan_as_a_page(words: list[str], tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    assert run([*words, "--html", str(page), "--reuse", "0.5"]) == 0
+    made = page_of(page)
+    for word in ("Memory of the fullest GPU", "KV cache", "H100", "GB200", "requests at once",
+                 "milliseconds between tokens", "first token comes"):  # fmt: skip
+        assert word in made.text
+    # FP8: not on Ampere.
+    assert "A100" not in made.text
+    # Weights, tables, logits and so on, and the cache; the longest bar is the largest memory's.
+    assert all(len(row) >= 5 for row in made.widths)
+    assert max(sum(row) for row in made.widths) > 80
+
+
+def test_a_search_as_a_page(words: list[str], tmp_path: Path) -> None:
+    page = tmp_path / "search.html"
+    assert run([*words, *SEARCH, "--html", str(page)]) == 0
+    made = page_of(page)
+    for word in ("Cost an hour", "managed", "Cost of a million tokens", "engineers",
+                 "within TTFT 500 ms and TPOT 30 ms", "Throughput and time between"):  # fmt: skip
+        assert word in made.text
+
+
+def test_a_page_without_an_answer_says_so(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "none.html"
+    assert run([*words, "--rate", "1", "--slo-tpot-ms", "0.01", "--html", str(page)]) == 2
+    assert "No deployment keeps these targets" in page_of(page).text
+    capsys.readouterr()
+    assert run([*words, "--html", str(tmp_path / "no" / "page.html")]) == 3
+    assert "page.html" in capsys.readouterr().err
+    assert run([*words, "--html", str(page), "--calibrate", str(page)]) == 2
+    assert "--calibrate" in capsys.readouterr().err
 
 
 def test_the_cheapest_deployment_is_found(

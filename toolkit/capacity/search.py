@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from toolkit.capacity.efficiency import Efficiency
@@ -21,7 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.quantize.check import ResolvedQuantization, check
 from toolkit.quantize.formats import KV_FORMATS, WEIGHT_FORMATS, KvFormatInfo, WeightFormatInfo
 from toolkit.spec.gpus import Gpu
-from toolkit.spec.models import Engine, Parallelism, Quantization
+from toolkit.spec.models import Eagle, Eagle3, Engine, Parallelism, Quantization
 
 _WAYS = (1, 2, 4, 8)
 _MOST_REQUESTS = 512
@@ -46,6 +46,7 @@ class Option:
         estimate: One replica at its share of the peak.
         memory: The fullest GPU of a replica.
         most: One replica at the greatest load within the targets.
+        replica: For estimates at other loads.
     """
 
     gpu: Gpu
@@ -57,6 +58,7 @@ class Option:
     most: Estimate
     memory: MemoryPlan
     cost: Cost
+    replica: Replica
 
     @property
     def gpus(self) -> int:
@@ -153,7 +155,7 @@ def _option(
     share = at_rate(replica, goal.traffic, goal.rate / replicas) or most
     paid = cost(prices, gpu.name, replicas * tensor, goal.traffic, goal.rate)
     names = resolved.weights.name, resolved.kv_cache.name
-    return Option(gpu, tensor, replicas, *names, share, most, memory, paid)
+    return Option(gpu, tensor, replicas, *names, share, most, memory, paid, replica)
 
 
 def make_replica(
@@ -173,6 +175,8 @@ def make_replica(
     """
     tensor, pipeline = engine.parallelism.tensor, engine.parallelism.pipeline
     drafted = None
+    if draft is None and isinstance(engine.speculation, Eagle | Eagle3):
+        draft = replace(arch, num_layers=1)  # its head is one layer and the target's own lm_head
     if draft is not None:
         drafted = _work(draft, check(draft, Quantization()), tensor, pipeline)
     return Replica(

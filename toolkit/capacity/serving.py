@@ -156,6 +156,19 @@ def best_within(
     return best
 
 
+def frontier(replica: Replica, traffic: Traffic, *, points: int = 24) -> tuple[Estimate, ...]:
+    """Throughput and latency from one running request to as many as fit, evenly by their logarithm.
+
+    Empty if not even one fits.
+    """
+    most = min(replica.slots(traffic), 4096.0)
+    if most < 1:
+        return ()
+    return tuple(
+        with_running(replica, traffic, most ** (place / (points - 1))) for place in range(points)
+    )
+
+
 def speculation_gain(replica: Replica, traffic: Traffic, running: float) -> float:
     """How many times faster tokens come than without drafts; below 1 where drafts cost more."""
     plain = replace(traffic, drafts=0)

@@ -26,6 +26,7 @@ from toolkit.cli.plan_options import (
     AcceptanceOption,
     CalibrateOption,
     GpusOption,
+    HtmlOption,
     KeepOption,
     OutputOption,
     PricesOption,
@@ -69,6 +70,7 @@ def plan_command(
     keep_formats: KeepOption = False,
     prices: PricesOption = None,
     calibrate: CalibrateOption = None,
+    html: HtmlOption = None,
     offline: OfflineOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -89,6 +91,7 @@ def plan_command(
                 "--draft-config": draft_config,
                 "--rate": rate,
                 "--calibrate": calibrate,
+                "--html": html,
             }
         )
         show_fleet(file, set_ or (), offline=offline, workspace=workspace, json=json)
@@ -96,13 +99,19 @@ def plan_command(
     case = _case(file, set_ or (), workspace, model_config, draft_config, offline, json)
     sizes = prompt_tokens, output_tokens
     traffic = _traffic(case.deployment, sizes, rate is not None, reuse, acceptance)
+    if calibrate is not None and (rate is not None or html is not None):
+        raise SpecError(
+            "measures are fitted to, or a plan is made: one at a time",
+            where="--calibrate",
+            hint="calibrate first; --rate and --html then use what was found",
+        )
     if rate is not None:
         targets = slo_ttft_ms, slo_tpot_ms
-        _search(case, traffic, rate, targets, gpu or (), prices, keep_formats)
+        _search(case, traffic, rate, targets, gpu or (), prices, keep_formats, html)
     elif calibrate is not None:
         _calibrate(case, _plan(case, gpu or ()), calibrate)
     else:
-        _show(case, _plan(case, gpu or ()), traffic)
+        _show(case, _plan(case, gpu or ()), traffic, html)
 
 
 @dataclass(frozen=True)
@@ -176,10 +185,11 @@ def _search(
     gpus: Sequence[str],
     prices: Path | None,
     keep_formats: bool,
+    html: Path | None,
 ) -> None:
     from toolkit.capacity.prices import read_prices
     from toolkit.capacity.search import Goal
-    from toolkit.cli.plan_speed import options_json, print_options
+    from toolkit.cli.plan_speed import NOTHING, note_lines, options_json, print_options
     from toolkit.pipeline.calibrating import read_known
     from toolkit.pipeline.sizing import find_deployments
 
@@ -197,6 +207,11 @@ def _search(
         draft=case.draft,
         keep_formats=keep_formats,
     )
+    if html is not None:
+        from toolkit.cli.plan_page import search_page, write_page
+
+        told = note_lines(options, table) if options else [NOTHING]
+        write_page(html, search_page(case.deployment.name, options, goal, table, told))
     if case.json:
         print_json(options_json(options, goal, table))
     else:
@@ -235,12 +250,18 @@ def _calibrate(case: _Case, plan: Plan, report: Path) -> None:
         print_calibration(made, kept)
 
 
-def _show(case: _Case, plan: Plan, traffic: Traffic) -> None:
-    from toolkit.cli.plan_speed import print_speed, speed_json
+def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
+    from toolkit.cli.plan_speed import gain_lines, print_speed, speed_json
     from toolkit.pipeline.calibrating import read_known
     from toolkit.pipeline.sizing import speed_of
 
     speed = speed_of(plan, case.arch, traffic, read_known(case.root), draft=case.draft)
+    if html is not None:
+        from toolkit.cli.plan_page import plan_page, write_page
+        from toolkit.pipeline.sizing import memory_on_each
+
+        others = memory_on_each(case.deployment, case.arch, draft=case.draft) if plan.gpu else []
+        write_page(html, plan_page(plan, others, speed, gain_lines(speed) if speed else ()))
     if case.json:
         print_json({**as_json(plan), "speed": speed_json(speed)})
         return

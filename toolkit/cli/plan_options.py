@@ -80,3 +80,12 @@ CalibrateOption = Annotated[
         show_default=False,
     ),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write the plan as a page with charts: memory, frontier, costs.",
+        show_default=False,
+    ),
+]

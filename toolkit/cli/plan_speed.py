@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.pipeline.sizing import Speed
 
 _BAR = 20
+NOTHING = "No deployment keeps these targets; relax them, or name other GPUs."
 
 
 def speed_json(speed: Speed | None) -> dict[str, Any] | None:
@@ -30,6 +31,21 @@ def speed_json(speed: Speed | None) -> dict[str, Any] | None:
         "output_tokens": speed.traffic.output_tokens,
         "loads": [_estimate(each) for each in speed.estimates],
         "factors": speed.source,
+        "speculation": _drafting_json(speed),
+        "reuse": {"hit_rate": speed.traffic.hit_rate, "ttft_gain": speed.reuse}
+        if speed.traffic.hit_rate
+        else None,
+    }
+
+
+def _drafting_json(speed: Speed) -> dict[str, Any] | None:
+    if not speed.drafting:
+        return None
+    return {
+        "drafts": speed.traffic.drafts,
+        "acceptance": speed.traffic.acceptance,
+        "tokens_per_step": speed.traffic.tokens_per_step,
+        "gains": list(speed.drafting),
     }
 
 
@@ -54,7 +70,29 @@ def print_speed(speed: Speed) -> None:
         rows,
         right="requests at once,tokens/s,TTFT ms,TPOT ms,requests/s",
     )
+    for line in gain_lines(speed):
+        typer.echo(line)
     typer.echo(f"Means, by a roofline with factors {speed.source}.")
+
+
+def gain_lines(speed: Speed) -> list[str]:
+    """What speculation and reuse give, a sentence each."""
+    traffic, lines = speed.traffic, []
+    if speed.drafting:
+        (few, low), (many, high) = (
+            (speed.estimates[i].running, speed.drafting[i]) for i in (0, -1)
+        )
+        lines.append(
+            f"Speculation: {traffic.drafts} drafts, each accepted with {traffic.acceptance:.0%}, "
+            f"make {traffic.tokens_per_step:.2f} tokens a step; with the drafts' cost, tokens come "
+            f"{low:.2f} times as fast at {few:.0f} requests, {high:.2f} times at {many:.0f}."
+        )
+    if traffic.hit_rate:
+        lines.append(
+            f"KV reuse: with {traffic.hit_rate:.0%} of a prompt in the cache a lone request's "
+            f"first token comes {speed.reuse:.2f} times sooner."
+        )
+    return lines
 
 
 def options_json(options: Sequence[Option], goal: Goal, prices: Prices) -> dict[str, Any]:
@@ -73,7 +111,7 @@ def options_json(options: Sequence[Option], goal: Goal, prices: Prices) -> dict[
 def print_options(options: Sequence[Option], goal: Goal, prices: Prices) -> None:
     """One line a GPU, cheapest first, with a bar of its cost."""
     if not options:
-        typer.echo("No deployment keeps these targets; relax them, or name other GPUs.")
+        typer.echo(NOTHING)
         return
     dearest = max(each.cost.hour for each in options)
     rows = [
@@ -97,7 +135,8 @@ def print_options(options: Sequence[Option], goal: Goal, prices: Prices) -> None
         rows,
         right=",".join(numbers),
     )
-    _print_notes(options, prices)
+    for line in note_lines(options, prices):
+        typer.echo(line)
 
 
 def print_calibration(made: Calibration, file: Path) -> None:
@@ -142,28 +181,29 @@ def calibration_json(made: Calibration, file: Path) -> dict[str, Any]:
     }
 
 
-def _print_notes(options: Sequence[Option], prices: Prices) -> None:
-    best = options[0]
-    typer.echo(
+def note_lines(options: Sequence[Option], prices: Prices) -> list[str]:
+    """What the costs of a search rest on."""
+    best, price = options[0], prices.of(options[0].gpu.name)
+    lines = [
         f"$/M tokens: prompts and answers, at a mean load of {100 * prices.utilisation:.0f} % of "
         f"the peak, {best.cost.people:.2f} $/h of engineers counted."
-    )
+    ]
     if best.cost.managed is not None and prices.managed is not None:
         ratio = best.cost.million / best.cost.managed
-        typer.echo(
+        lines.append(
             f"Managed ({prices.managed.name}): {best.cost.managed:.3f} $/M tokens; "
             f"{best.gpu.name} costs {ratio:.2f} times that."
         )
-    price = prices.of(best.gpu.name)
     if price and price.source:
-        typer.echo(
+        lines.append(
             f"{best.gpu.name}: {price.usd_per_hour} $/h ({price.source}, {price.date}); list "
             "prices change, --prices takes your own."
         )
-    typer.echo(
+    lines.append(
         "Times are estimated means: leave a margin, and measure with toolkit bench. Formats other "
         "than the file's cost accuracy: toolkit quantize measures how much (--keep-formats)."
     )
+    return lines
 
 
 def _estimate(each: Estimate) -> dict[str, float]:

@@ -10,19 +10,27 @@ from toolkit.bench.report import BenchReport
 from toolkit.capacity.calibration import Calibration, calibrate
 from toolkit.capacity.efficiency import CPU_ENGINE, TENSORRT_LLM, Efficiency
 from toolkit.capacity.host import HostPlan, inference_bytes
+from toolkit.capacity.plan import MemoryPlan
 from toolkit.capacity.prices import Prices
 from toolkit.capacity.roofline import Device
 from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
-from toolkit.capacity.serving import Estimate, Replica, with_running
+from toolkit.capacity.serving import (
+    Estimate,
+    Replica,
+    frontier,
+    reuse_gain,
+    speculation_gain,
+    with_running,
+)
 from toolkit.capacity.traffic import Traffic
 from toolkit.capacity.work import gpu_work, host_work
 from toolkit.checkpoint.architecture import Architecture
 from toolkit.engine.nvidia import target_of
 from toolkit.errors import SpecError, ToolkitError, UnsupportedError
 from toolkit.pipeline.calibrating import CPU, Known, keep, key_of, observations
-from toolkit.pipeline.planning import Plan, settle
+from toolkit.pipeline.planning import Plan, make_plan, settle
 from toolkit.quantize.check import check
-from toolkit.spec.gpus import Gpu, find_gpu
+from toolkit.spec.gpus import GPUS, Gpu, find_gpu
 from toolkit.spec.models import Deployment, Engine, Parallelism, Quantization
 
 _LOADS = (1, 8, 32, 128)
@@ -30,11 +38,21 @@ _LOADS = (1, 8, 32, 128)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Estimates of one replica under some numbers of requests, and what they rest on."""
+    """Estimates of one replica under some numbers of requests, and what they rest on.
+
+    Attributes:
+        curve: The same at many loads, for a plot.
+        drafting: How many times faster tokens come than without drafts, for each of
+            ``estimates``; empty without an acceptance rate.
+        reuse: How many times sooner a lone request's first token comes with the cache's hits.
+    """
 
     traffic: Traffic
     estimates: tuple[Estimate, ...]
     source: str
+    curve: tuple[Estimate, ...] = ()
+    drafting: tuple[float, ...] = ()
+    reuse: float = 1.0
 
 
 def speed_of(
@@ -61,7 +79,16 @@ def speed_of(
         return None
     loads = sorted({*(load for load in _LOADS if load < most), most})
     made = tuple(with_running(replica, traffic, load) for load in loads)
-    return Speed(traffic, made, replica.factors.source)
+    return Speed(
+        traffic,
+        made,
+        replica.factors.source,
+        curve=frontier(replica, traffic),
+        drafting=tuple(speculation_gain(replica, traffic, load) for load in loads)
+        if traffic.drafts
+        else (),
+        reuse=reuse_gain(replica, traffic),
+    )
 
 
 def replica_of(
@@ -105,6 +132,21 @@ def replica_of(
         if draft is not None
         else None,
     )
+
+
+def memory_on_each(
+    deployment: Deployment, arch: Architecture, *, draft: Architecture | None = None
+) -> list[MemoryPlan]:
+    """The sum on every GPU that the deployment could be built for as it stands and fits into."""
+    found = []
+    for gpu in GPUS:
+        try:
+            memory = make_plan(deployment, arch, draft=draft, gpu=gpu.name).memory
+        except ToolkitError:
+            continue
+        if isinstance(memory, MemoryPlan):
+            found.append(memory)
+    return found
 
 
 def calibrate_from(
