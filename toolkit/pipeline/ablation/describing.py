@@ -80,4 +80,6 @@ def _differences(
 
 
 def _text(value: object) -> str:
-    return {None: "none", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload,no-any-return]
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
