@@ -22,7 +22,7 @@ class Command:
 
 COMMANDS = (
     Command("init", "init_command", "Write a commented deployment file.", DESCRIBE),
-    Command("schema", "schema_command", "Print the JSON Schema of deployment files.", DESCRIBE),
+    Command("schema", "schema_command", "Print the JSON Schema of a file.", DESCRIBE),
     Command("releases", "releases_command", "Show what TensorRT-LLM releases have.", DESCRIBE),
     Command("plan", "plan_command", "Decide, without weights, whether it can work.", DESCRIBE),
     Command("migrate", "migrate_command", "From TensorRT engines to the LLM API.", DESCRIBE),

@@ -1,13 +1,15 @@
-"""The deployment file's JSON Schema, with which editors complete and check it."""
+"""The JSON Schemas of the deployment and the fleet file: editors complete and check them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from toolkit.spec.fleet import Fleet, FleetModel
 from toolkit.spec.models import Deployment
 
 _REFERENCE = {
@@ -21,16 +23,33 @@ _VALUES = ("integer", "number", "boolean")
 
 def deployment_schema() -> dict[str, object]:
     """The schema (draft 2020-12) of the file as it is written, before references are replaced."""
-    schema = Deployment.model_json_schema(schema_generator=_Generator)
+    return _schema(Deployment, "Deployment of the Triton / TensorRT-LLM toolkit")
+
+
+def fleet_schema() -> dict[str, object]:
+    """The schema of the fleet file, in which a path alone may stand for a model."""
+    schema = _schema(Fleet, "Fleet of the Triton / TensorRT-LLM toolkit")
+    fields: dict[str, JsonSchemaValue] = schema["properties"]
+    entry = {"$ref": f"#/$defs/{FleetModel.__name__}"}
+    fields["models"]["items"] = {"anyOf": [entry, {"type": "string", "minLength": 1}]}
+    return schema
+
+
+def _schema(model: type[BaseModel], title: str) -> JsonSchemaValue:
+    schema = model.model_json_schema(schema_generator=_Generator)
     definitions = schema.pop("$defs", {})
     definitions["Reference"] = _REFERENCE
-    body = {**schema, "title": "Deployment of the Triton / TensorRT-LLM toolkit"}
-    return {"$schema": GenerateJsonSchema.schema_dialect, **body, "$defs": definitions}
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        **schema,
+        "title": title,
+        "$defs": definitions,
+    }
 
 
-def schema_text() -> str:
-    """The schema as a file's text."""
-    return json.dumps(deployment_schema(), indent=2) + "\n"
+def schema_text(schema: dict[str, object] | None = None) -> str:
+    """A schema, the deployment file's if none is given, as a file's text."""
+    return json.dumps(schema or deployment_schema(), indent=2) + "\n"
 
 
 class _Generator(GenerateJsonSchema):
