@@ -167,7 +167,7 @@ async def tried_by_one_and_waiting_for_the_other(home: House) -> asyncio.Task[st
     full.step.clear()
     other.step.clear()
     other.alive, other.held = False, Capacity(8, 10_000)
-    other.poison, other.cause = frozenset({"x"}), ReplicaFailure("busy", "queue is full")
+    other.poison, other.cause = frozenset({"x"}), ReplicaFailure("server", "it failed")
     await home.until(lambda: "r1 out" in home.diary.lines)
     rest = [asyncio.create_task(home.text(work(str(each)))) for each in range(4)]
     await home.until(lambda: len(full.asked) > 0)

@@ -32,6 +32,7 @@ class Call:
         self.replica: str | None = None
         self.attempts = 0
         self.tried: set[str] = set()
+        self.turned_away: float | None = None  # when it first found a replica without place
         self.last_piece: float | None = None
         self.ended = False
         self.assigned: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -30,6 +30,8 @@ from toolkit.serving.metrics import Load
 
 _ATTEMPTS = 3
 _SHORTEST = 0.02
+_FULL_PAUSE = 0.1
+"""Before a replica that had no place is asked again."""
 _GRACE = 0.5
 """The engine ends what is past its deadline itself; only if it does not, it is cancelled."""
 
@@ -205,8 +207,6 @@ class Dispatcher:
         why = watched.health.request_failed(failure.cause, now)
         if why is not None:
             self._changed(watched, why)
-        call.attempts += 1
-        call.tried.add(replica)
         if call.last_piece is not None:
             raise GatewayError(
                 502,
@@ -214,6 +214,11 @@ class Dispatcher:
                 kind="server_error",
                 code="replica_failed",
             )
+        if failure.cause == "busy":
+            self._turned_away(call, replica, failure, now)
+            return
+        call.attempts += 1
+        call.tried.add(replica)
         if call.attempts >= _ATTEMPTS:
             raise no_replica(failure.message)
         self._observer.retried(call.work, replica)
@@ -223,6 +228,21 @@ class Dispatcher:
             raise refusal(refused)
         if self._in_vain(call):
             raise no_replica(failure.message)
+        self._pump()
+
+    def _turned_away(self, call: Call, replica: str, failure: ReplicaFailure, now: float) -> None:
+        """Its queue is full, by other clients' doing: wait here until it has place again.
+
+        Not for ever: one that finds none for as long as nobody is kept waiting is told.
+        """
+        call.turned_away = now if call.turned_away is None else call.turned_away
+        if now - call.turned_away >= self._scheduler.starvation_after:
+            raise no_replica(failure.message)
+        self._observer.retried(call.work, replica)
+        call.wait_again()
+        refused = self._scheduler.requeue(call.work.id, now, full_until=now + _FULL_PAUSE)
+        if refused is not None:
+            raise refusal(refused)
         self._pump()
 
     def _in_vain(self, call: Call) -> bool:

@@ -200,7 +200,7 @@ class Lane:
         if not len(self):
             return None
         times = [self._reserve.spent_at(self._capacity.slots, now), self.given_up_at()]
-        times += [replica.metrics_expire_at(now) for replica in self.up()]
+        times += [replica.may_rise_at(now) for replica in self.up()]
         return min((t for t in times if t is not None and t > now), default=None)
 
     def _wanted(self, name: str, waiting: Collection[str], now: float) -> int:

@@ -49,9 +49,9 @@ class Job:
         """Prompt tokens that the engine has to compute, as predicted."""
         return self.ticket.prompt_tokens - self.cached
 
-    def wait_again(self, failed: str) -> None:
-        """Nothing came of sending it to this replica."""
-        self.shunned |= {failed}
+    def wait_again(self, failed: str | None) -> None:
+        """Nothing came of sending it; ``failed`` is the replica that is not to have it again."""
+        self.shunned |= {failed} if failed is not None else set()
         self.replica = self.first_token_at = None
         self.matched = self.cached = self.kv = 0
         self.left = self.foreseen_s = 0.0
@@ -75,6 +75,7 @@ class Replica:
         self._loaded_at = float("-inf")
         self._peak = self._peak_before = 0
         self._foreign = 0
+        self._full_until = float("-inf")
         self._congested = 0  # looks in a row with more waiting in the engine than sent ahead
 
     def limit(self, now: float) -> int:
@@ -95,7 +96,13 @@ class Replica:
 
     def room(self, now: float) -> int:
         """How many more requests it takes."""
-        return max(0, self.limit(now) - len(self.jobs)) if self.up else 0
+        if not self.up or now < self._full_until:
+            return 0
+        return max(0, self.limit(now) - len(self.jobs))
+
+    def full(self, until: float) -> None:
+        """It has refused a request for want of place: it is left alone until then."""
+        self._full_until = until
 
     def kv_need(self, ticket: Ticket, lengths: LengthModel) -> int:
         """KV tokens to keep free for a ticket, in whole blocks."""
@@ -193,8 +200,11 @@ class Replica:
         self._foreign = max(0, int(total) - max(self._peak, self._peak_before))
         self._peak, self._peak_before = len(self.jobs), self._peak
 
-    def metrics_expire_at(self, now: float) -> float | None:
-        """When the limit may rise because the metrics are too old; None if they do not bind."""
+    def may_rise_at(self, now: float) -> float | None:
+        """When the limit may rise because the metrics are too old, or it is asked again whether it
+        has place; None if nothing binds."""
+        if self.up and now < self._full_until:
+            return self._full_until
         binding = self.limit(now) < self.spec.slots
         return self._loaded_at + _METRICS_LIVE_S if self.up and binding else None
 

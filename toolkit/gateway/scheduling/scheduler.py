@@ -46,6 +46,11 @@ class Scheduler:
         self._running: Counter[str] = Counter()
         self._expiries = Expiries()
 
+    @property
+    def starvation_after(self) -> float:
+        """Seconds that nobody is to be kept waiting beyond his turn, or in vain."""
+        return float(self._scheduling.starvation_after)
+
     @classmethod
     def of(cls, scheduling: Scheduling) -> Scheduler:
         """The scheduler that a deployment's ``scheduling`` section asks for."""
@@ -187,10 +192,14 @@ class Scheduler:
             lane.discard(job)
             self._queued[job.ticket.request_class] -= 1
 
-    def requeue(self, ticket: str, now: float) -> Refusal | None:
+    def requeue(
+        self, ticket: str, now: float, *, full_until: float | None = None
+    ) -> Refusal | None:
         """Its replica failed before a token: wait again, with its age, for another replica.
 
-        A refused ticket is forgotten. Raises ValueError for one that has produced a token.
+        With ``full_until`` the replica only had no place: it may have the ticket again, and gets
+        nothing until then. A refused ticket is forgotten. Raises ValueError for one that has
+        produced a token.
         """
         job = self._jobs.get(ticket)
         if job is None or job.replica is None:
@@ -198,9 +207,11 @@ class Scheduler:
         if job.tokens:
             raise ValueError(f"ticket {ticket} has produced tokens")
         lane = self._lanes[job.ticket.model]
-        failed = job.replica
+        failed, holder = job.replica, lane.holder(job)
         lane.vacate(job, 0.0, now)
-        job.wait_again(failed)
+        if full_until is not None and holder is not None:
+            holder.full(full_until)
+        job.wait_again(failed if full_until is None else None)
         if not any(
             name not in job.shunned and replica.holds_at_all(job.ticket)
             for name, replica in lane.replicas.items()
