@@ -10,6 +10,7 @@ from toolkit.bench.load import ClosedLoop, OpenLoop, TraceLoop
 from toolkit.bench.report import BenchReport, Point, Span
 from toolkit.bench.style import STYLE
 from toolkit.bench.svg import Bar, Line, bar_chart, line_chart
+from toolkit.bench.sweep_view import goodput_plot, search_table
 
 _MOST_SPANS = 120
 _LATENCY_LABEL = "milliseconds"
@@ -28,6 +29,7 @@ def render_html(report: BenchReport) -> str:
         partial if report.partial else "",
         notes,
         _tiles(report),
+        _table(search_table(report.found_rate)) if report.found_rate else "",
         _table(rows.summary_table(report)),
         f'<div class="plots">{"".join(_plots(report))}</div>',
         *(_details(point) for point in report.points),
@@ -59,6 +61,12 @@ def _tiles(report: BenchReport) -> str:
         ("lowest median E2E", _lowest(report, "e2e"), "e2e", "p50", " ms"),
     )
     tiles = []
+    if report.found_rate and report.found_rate.rate is not None:
+        found = report.found_rate
+        tiles.append(
+            f"<div><b>{found.rate:g}/s</b><span>highest rate in the SLO</span>"
+            f"<small>for {found.search.share:.1%} of the requests</small></div>"
+        )
     for title, point, metric, stat, unit in wanted:
         value = _value(point, metric, stat) if point else None
         if point and value is not None:
@@ -80,6 +88,8 @@ def _value(point: Point, metric: str, stat: str | None) -> float | None:
 
 
 def _plots(report: BenchReport) -> Iterator[str]:
+    if report.found_rate:
+        yield _figure("Goodput over offered rate", goodput_plot(report.found_rate))
     if len(report.points) > 1:
         yield _figure("Throughput by load", _over_load(report))
         yield _figure("Throughput and latency", _frontier(report))

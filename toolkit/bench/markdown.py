@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.bench import rows
 from toolkit.bench.report import BenchReport
+from toolkit.bench.sweep_view import search_table
 
 
 def render_markdown(report: BenchReport) -> str:
@@ -12,6 +13,8 @@ def render_markdown(report: BenchReport) -> str:
     parts = [title, "\n".join(f"- **{name}**: {text}" for name, text in rows.facts(report))]
     if report.notes:
         parts.append("\n".join(f"> {note}\n>" for note in report.notes).removesuffix("\n>"))
+    if report.found_rate:
+        parts += ["## Rates tried", rows.markdown(search_table(report.found_rate))]
     parts += ["## Summary", rows.markdown(rows.summary_table(report))]
     for point in report.points:
         parts += [

@@ -77,6 +77,13 @@ class Job:
         """How many of ``total`` things this part takes."""
         return total // self.parts + (self.part < total % self.parts)
 
+    @property
+    def counted(self) -> int:
+        """Requests that count, where a number is to be measured: what follows the warm-up."""
+        stop = self.options.stop
+        warm = stop.warmup_requests
+        return self.share(warm + (stop.requests or 0)) - self.share(warm)
+
     def offsets(self) -> Iterator[float]:
         """When its sessions start, in seconds from the measured start; none for a closed loop.
 
@@ -231,7 +238,7 @@ async def _count(phase: Phase, job: Job, conductor: Conductor) -> None:
         phase.records.clear()
     phase.start = phase.opens = await conductor.begin()
     phase.started, phase.exhausted = 0, False
-    phase.limit = job.share(stop.requests or 0)
+    phase.limit = job.counted
     phase.on_record = conductor.ended
     await drive(phase, load, job.offsets())
 
@@ -324,7 +331,7 @@ def _expected(job: Job) -> int:
     stop = job.options.stop
     seconds = stop.warmup + stop.duration
     if stop.requests:
-        return job.share(stop.requests) + job.share(stop.warmup_requests)
+        return job.share(stop.requests + stop.warmup_requests)
     if isinstance(job.load, ClosedLoop):
         return math.ceil(job.share(job.load.concurrency) * max(4.0, seconds))
     due = itertools.takewhile(lambda at: at <= seconds, job.offsets())

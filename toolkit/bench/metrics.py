@@ -209,7 +209,8 @@ def _tokens_per_response(window: Window) -> float | None:
     return _ratio(sum(r.output_tokens for r in done), sum(len(r.responses) for r in done))
 
 
-def _concurrency(window: Window) -> float:
+def mean_in_flight(window: Window) -> float:
+    """Requests that ran at once, on average over the window."""
     busy = sum(
         max(0.0, min(r.ended, window.end) - max(r.request.intended, window.start))
         for r in window.present
@@ -247,7 +248,7 @@ TOTALS: tuple[Total, ...] = (
     Total("kv_reuse", "prompt tokens from the KV cache", "share", "higher", _reuse),
     Total("draft_acceptance", "draft tokens accepted", "share", "higher", _acceptance),
     Total("tokens_per_response", "tokens in a response", "tokens", "neither", _tokens_per_response),
-    Total("in_flight", "requests in flight, mean", "requests", "neither", _concurrency),
+    Total("in_flight", "requests in flight, mean", "requests", "neither", mean_in_flight),
 )
 
 BY_NAME: dict[str, Sampled | Total] = {

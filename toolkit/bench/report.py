@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from toolkit.bench.load import Load, Stop
 from toolkit.bench.metrics import Objective
 from toolkit.bench.saturation import ClientHealth
+from toolkit.bench.sweep_report import FoundRate
 from toolkit.bench.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -140,3 +141,5 @@ class BenchReport(Part):
     tokens_counted_by: str = Field(description="server, tokenizer or responses.")
     points: tuple[Point, ...]
     notes: tuple[str, ...] = ()
+    failure: str | None = Field(default=None, description="Why it ended early, but for Ctrl-C.")
+    found_rate: FoundRate | None = Field(default=None, description="Of a search for a rate.")

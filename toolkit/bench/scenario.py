@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop, TraceLoop
 from toolkit.bench.metrics import Objective
+from toolkit.bench.sweep_search import RateSearch
 from toolkit.bench.workload import Independent, PromptFile, TraceFile, Workload
 from toolkit.errors import SpecError
 from toolkit.spec.document import MappingNode, parse, plain
@@ -28,6 +29,7 @@ def _one_or_many(value: Any) -> Any:
 
 Level = Annotated[int, Field(ge=1, le=16_384)]
 Rate = Annotated[float, Field(gt=0, le=100_000)]
+Processes = Annotated[int, Field(ge=1, le=256)]
 Levels = Annotated[tuple[Level, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
 
@@ -79,7 +81,7 @@ class TraceLoads(Section):
         return tuple(TraceLoop(type="trace", speedup=speed) for speed in self.speedup)
 
 
-Loads = Annotated[ClosedLoads | OpenLoads | TraceLoads, Field(discriminator="type")]
+Loads = Annotated[ClosedLoads | OpenLoads | TraceLoads | RateSearch, Field(discriminator="type")]
 
 
 class SamplingSpec(Section):
@@ -106,6 +108,9 @@ class Scenario(Section):
         "may still hold an earlier run's prompts in its KV cache.",
     )
     sampling: SamplingSpec = SamplingSpec()
+    processes: Literal["auto"] | Processes = Field(
+        default="auto", description="Of the client. auto: by the largest load and the cores."
+    )
     slo: Objective | None = Field(
         default=None, description="Targets; those of the deployment's classes if absent."
     )

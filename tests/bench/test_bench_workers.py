@@ -1,0 +1,347 @@
+"""Several load processes are one load: the same requests at the same times, one result."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_bench_load import Engine
+from test_bench_method import tokenizer_with_beginning
+
+from toolkit.bench.chat import Message, TemplateChat
+from toolkit.bench.client import Client
+from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop, TraceLoop
+from toolkit.bench.measuring import Harvest, Job, conclude, measure
+from toolkit.bench.metrics import Objective
+from toolkit.bench.records import Request, RequestRecord, Usage, clock
+from toolkit.bench.runner import Options, run
+from toolkit.bench.saturation import ClientHealth
+from toolkit.bench.summary import Measurement
+from toolkit.bench.target import TargetInfo
+from toolkit.bench.vocabulary import Tokens
+from toolkit.bench.workers import Fleet, processes_for
+from toolkit.bench.workload import Independent, Material, PromptFile, TraceFile
+from toolkit.errors import EnvironmentError_, ServerError, UnsupportedError
+from toolkit.progress import Silent
+
+PROMPTS = Independent(prompt_tokens={"distribution": "fixed", "tokens": 4})  # type: ignore[arg-type]
+
+
+class Quick:
+    """A target that can be sent to another process. Answers at once; ``dies`` at a request."""
+
+    def __init__(self, seconds: float = 0.0, dies: int | None = None) -> None:
+        self.seconds, self.dies = seconds, dies
+
+    async def open(self) -> TargetInfo:
+        return TargetInfo("quick", "direct")
+
+    async def generate(self, request: Request) -> RequestRecord:
+        if request.number == self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        record = RequestRecord(request, sent=clock())
+        await asyncio.sleep(self.seconds)
+        record.responses.append(clock())
+        record.text = f"{os.getpid()}"
+        record.complete(clock(), Usage(output_tokens=1))
+        return record
+
+    async def close(self) -> None: ...
+
+
+class Refusing(Quick):
+    async def open(self) -> TargetInfo:
+        if os.environ.get("PYTEST_CURRENT_TEST_PARENT") != str(os.getpid()):
+            raise ServerError("no more connections", where="here", hint="wait")
+        return await super().open()
+
+
+class Broken(Quick):
+    async def generate(self, request: Request) -> RequestRecord:
+        raise RuntimeError("a bug")
+
+
+class Team:
+    """Three load processes that stay for all tests of this module, and the target itself."""
+
+    def __init__(self) -> None:
+        self.loop, self.target = asyncio.new_event_loop(), Quick()
+        self.fleet = Fleet(self.target, 3)
+        self.loop.run_until_complete(self.fleet.open())
+
+    def measured(self, load: Load, stop: Stop, workload: Any = PROMPTS) -> Measurement:
+        job = Job(workload, load, Options(stop=stop, seed=5), "1.1")
+        found = self.loop.run_until_complete(self.fleet.measure(job, Silent()))
+        assert found
+        return found
+
+    def alone(self, load: Load, stop: Stop, workload: Any = PROMPTS) -> Measurement:
+        work = measure(self.target, workload, load, Options(stop=stop, seed=5), label="1.1")
+        found = self.loop.run_until_complete(work)
+        assert found
+        return found
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Team]:
+    made = Team()
+    yield made
+    made.loop.run_until_complete(made.fleet.close())
+    made.loop.close()
+
+
+def asked(found: Measurement) -> list[tuple[int, str, float]]:
+    """Session, prompt and start of what counts."""
+    start = found.window.start
+    return sorted(
+        (r.request.session, r.request.prompt, round(r.request.intended - start, 6))
+        for r in found.window.counted
+    )
+
+
+def workers_of(found: Measurement) -> int:
+    return len({record.text for record in found.window.present})
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "burst"])
+def test_the_arrivals_of_all_are_those_of_one(team: Team, arrivals: Any) -> None:
+    load = OpenLoop(type="open", rate=400, arrivals=arrivals, burst_size=5)
+    stop = Stop(requests=40, warmup_requests=7)
+    one, three = team.alone(load, stop), team.measured(load, stop)
+    assert asked(three) == asked(one)
+    assert (workers_of(one), workers_of(three)) == (1, 3)
+    numbers = sorted(record.request.number for record in three.window.counted)
+    assert len(set(numbers)) == 40
+    assert three.client.processes == 3
+
+
+def test_a_stretch_of_time_has_the_same_requests(team: Team) -> None:
+    load = OpenLoop(type="open", rate=100)
+    stop = Stop(duration=0.5, warmup=0.2)
+    one, two = team.alone(load, stop), team.measured(load, stop)
+    assert asked(two) == asked(one)
+    assert two.window.length == pytest.approx(0.5)
+    assert len(two.window.present) > len(two.window.counted)
+
+
+def test_a_trace_is_divided_and_keeps_its_times(team: Team, tmp_path: Path) -> None:
+    row = '{"timestamp": %d, "input_length": %d, "output_length": 1}'
+    rows = (row % (n * n, n + 3) for n in range(20))
+    (tmp_path / "t").write_text("\n".join(rows))
+    trace = TraceFile(type="trace", path=str(tmp_path / "t"))
+    load, stop = TraceLoop(type="trace"), Stop(duration=60, warmup=0)
+    one, three = team.alone(load, stop, trace), team.measured(load, stop, trace)
+    assert asked(three) == asked(one)
+    assert len(asked(one)) == 20
+    assert three.window.length < 30
+
+
+def test_users_and_prompts_are_divided(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("".join(f'{{"prompt": "p{n}"}}\n' for n in range(9)))
+    file = PromptFile(type="file", path=str(tmp_path / "p"), shuffle=True)
+    stop = Stop(requests=18, warmup_requests=5)
+    one = team.alone(ClosedLoop(concurrency=5), stop, file)
+    two = team.measured(ClosedLoop(concurrency=5), stop, file)
+    assert [entry[:2] for entry in asked(two)] == [entry[:2] for entry in asked(one)]
+    assert workers_of(two) == 3
+
+
+def test_no_more_processes_than_users_work(team: Team) -> None:
+    found = team.measured(ClosedLoop(concurrency=1), Stop(requests=6, warmup_requests=0))
+    assert workers_of(found) == 1
+    assert len(found.window.counted) == 6
+
+
+def test_parts_of_a_job_make_the_whole() -> None:
+    options = Options(stop=Stop(requests=10, warmup_requests=5))
+    load = OpenLoop(type="open", rate=2, arrivals="constant")
+    parts = [Job(PROMPTS, load, options, "x", part, 3) for part in range(3)]
+    assert [part.share(10) for part in parts] == [4, 3, 3]
+    # Warm-up takes sessions 0 to 4; 5 is the first that counts, and starts at 0 s.
+    firsts = {part.part: next(part.offsets()) for part in parts}
+    assert firsts == {2: 0.0, 0: 0.5, 1: 1.0}
+    assert [list(itertools.islice(part.material.numbers(), 2)) for part in parts] == [
+        [0, 3],
+        [1, 4],
+        [2, 5],
+    ]
+
+
+def test_only_one_part_waits_for_a_request_in_an_empty_window() -> None:
+    options = Options(stop=Stop(duration=1, warmup=5))
+    load = OpenLoop(type="open", rate=0.5, arrivals="constant")
+    assert [Job(PROMPTS, load, options, "x", part, 3).least() for part in range(3)] == [1, 0, 0]
+    users = ClosedLoop(concurrency=4)
+    assert [Job(PROMPTS, users, options, "x", part, 3).least() for part in range(3)] == [2, 1, 1]
+
+
+def test_what_parts_bring_is_put_together() -> None:
+    def harvest(numbers: range, lag: float, exhausted: bool = False) -> Harvest:
+        records = []
+        for number in numbers:
+            record = RequestRecord(Request(number, "p", 1, 1.0 + number), sent=1.0)
+            record.complete(1.5 + number, Usage(output_tokens=1))
+            records.append(record)
+        return Harvest(records, 1.0, 9.0, exhausted, False, ClientHealth.of(lag, 1.0, 0.3))
+
+    job = Job(PROMPTS, OpenLoop(type="open", rate=1), Options())
+    found = conclude(job, [harvest(range(0, 6, 2), 30.0), harvest(range(1, 6, 2), 2.0)], Silent())
+    assert found
+    assert [record.request.number for record in found.window.counted] == [0, 1, 2, 3, 4, 5]
+    assert (found.window.start, found.window.end) == (1.0, 9.0)
+    assert found.client.saturated
+    assert found.client.loop_lag_p99_ms == 30.0
+    assert found.client.reasons == ("its event loop ran 30 ms late (p99)",)
+    half = conclude(
+        job, [harvest(range(0, 6, 2), 1.0, True), harvest(range(1, 6, 2), 1.0)], Silent()
+    )
+    assert half
+    assert half.window.end == 9.0
+    assert conclude(job, [], Silent()) is None
+
+
+def test_a_report_from_several_processes() -> None:
+    options = Options(
+        stop=Stop(requests=20, warmup_requests=2),
+        repeats=2,
+        processes=2,
+        objectives={"": Objective(e2e_ms=60_000)},
+    )
+    loads = [ClosedLoop(concurrency=2), OpenLoop(type="open", rate=500)]
+    report = run(Quick(), PROMPTS, loads, options)
+    assert [[one.completed for one in point.repeats] for point in report.points] == [[20, 20]] * 2
+    assert {one.client.processes for point in report.points for one in point.repeats} == {2}
+    assert report.points[0].totals["good_share"].value == 1.0
+
+
+def test_ctrl_c_stops_all_and_keeps_what_was_measured() -> None:
+    async def interrupted() -> tuple[Measurement | None, bool]:
+        options = Options(stop=Stop(duration=600, warmup=0), processes=2)
+        begun = Begun()
+        async with Client(Quick(0.005), PROMPTS, options, begun) as client:
+            task = asyncio.ensure_future(client.measure(ClosedLoop(concurrency=4), "1.1"))
+            await begun.ticked.wait()
+            os.kill(os.getpid(), signal.SIGINT)
+            return await task, client.interrupted
+
+    found, told = asyncio.run(interrupted())
+    assert told
+    assert found
+    assert found.partial
+    assert found.client.processes == 2
+    assert 0 < found.window.length < 300
+
+
+class Begun(Silent):
+    """Tells when the load has run for a moment."""
+
+    def __init__(self) -> None:
+        self.ticked = asyncio.Event()
+
+    def advance(self, amount: float = 1) -> None:
+        self.ticked.set()
+
+
+def test_interrupted_while_they_warm_up_they_have_nothing_and_go_on(team: Team) -> None:
+    stop = Stop(requests=1, warmup_requests=200_000)
+    job = Job(PROMPTS, ClosedLoop(concurrency=4), Options(stop=stop), "x")
+
+    async def interrupted() -> Measurement | None:
+        task = asyncio.ensure_future(team.fleet.measure(job, Silent()))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        return await task
+
+    assert team.loop.run_until_complete(interrupted()) is None
+    again = team.measured(ClosedLoop(concurrency=3), Stop(requests=6, warmup_requests=0))
+    assert len(again.window.counted) == 6
+
+
+def test_a_process_that_dies_is_reported() -> None:
+    options = Options(stop=Stop(requests=20, warmup_requests=0), processes=2)
+    with pytest.raises(EnvironmentError_, match=r"load process 2 of 2 died \(signal 9\)") as caught:
+        run(Quick(dies=3), PROMPTS, ClosedLoop(concurrency=2), options)
+    assert caught.value.exit_code == 3
+
+
+def test_what_was_measured_before_a_process_died_is_kept() -> None:
+    options = Options(stop=Stop(requests=4, warmup_requests=0), processes=2)
+    loads = [ClosedLoop(concurrency=2), ClosedLoop(concurrency=4)]
+    report = run(SecondRun(), PROMPTS, loads, options)
+    assert report.partial
+    assert [point.label for point in report.points] == ["2 users"]
+    assert report.failure
+    assert "died (signal 9)" in report.failure
+    assert report.failure in report.notes
+    assert "nothing was measured under 4 users" in report.notes
+
+
+class SecondRun(Quick):
+    """Dies at the third request that its process sees: in the second load."""
+
+    seen = 0
+
+    async def generate(self, request: Request) -> RequestRecord:
+        self.seen += 1
+        if self.seen == 3:
+            self.dies = request.number
+        return await super().generate(request)
+
+
+def test_what_a_process_cannot_open_is_told_as_from_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTEST_CURRENT_TEST_PARENT", str(os.getpid()))
+    with pytest.raises(ServerError, match="no more connections") as caught:
+        run(Refusing(), PROMPTS, ClosedLoop(), Options(processes=2))
+    assert (caught.value.where, caught.value.hint) == ("here", "wait")
+
+
+def test_a_bug_in_a_target_comes_through() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(Broken(), PROMPTS, ClosedLoop(), Options(stop=Stop(requests=4), processes=2))
+
+
+def test_a_target_that_cannot_be_sent_is_refused() -> None:
+    engine = Engine()
+    assert run(engine, PROMPTS, ClosedLoop(), Options(stop=Stop(requests=2))).points
+    with pytest.raises(UnsupportedError, match="cannot be measured from 2 processes"):
+        run(engine, PROMPTS, ClosedLoop(), Options(processes=2))
+
+
+def test_tokenizer_and_template_can_be_sent(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}!")
+    made = Material(tokenizer_with_beginning(tmp_path), TemplateChat(tmp_path), "s", (1, 2))
+    again = pickle.loads(pickle.dumps(made))
+    assert isinstance(again.vocabulary, Tokens)
+    assert again.vocabulary.count("waa wab") == 3
+    assert again.chat.prompt([Message("user", "hello")]) == "hello!"
+    assert again.part == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "expected"),
+    [
+        (ClosedLoop(concurrency=8), 64, 1),
+        (ClosedLoop(concurrency=256), 64, 4),
+        (ClosedLoop(concurrency=257), 64, 5),
+        (ClosedLoop(concurrency=4096), 8, 4),
+        (ClosedLoop(concurrency=4096), 1, 1),
+        (OpenLoop(type="open", rate=10), 64, 1),
+        (OpenLoop(type="open", rate=200), 64, 4),
+        (TraceLoop(type="trace"), 64, 1),
+        (TraceLoop(type="trace", rate=200), 64, 4),
+    ],
+)
+def test_processes_by_load_and_cores(
+    load: Load, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert processes_for([ClosedLoop(concurrency=1), load], output_tokens=100) == expected
