@@ -8,7 +8,8 @@ median of a step's time counts. Efficiency factors are fitted to some numbers of
 predict the others. All numbers are measured in turn, round after round, so that drift meets those
 of the fit and those of the check alike. Then users without a pause, whose prompts are computed
 between the others' tokens, are held against the same factors. Memory is the peak of this process.
-Takes about four minutes on two cores; rounds end when --minutes are over.
+Takes about four minutes on two idle cores; rounds end, and users without a pause are left out,
+where --minutes would not do.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ async def steady(target: EngineTarget, method: Method, users: int) -> float:
 
 
 async def run_all(model: Path, method: Method, rounds: int, minutes: float) -> Found:
-    """Everything; at least two rounds, then as many of the others as the minutes allow."""
+    """Everything; at least two rounds, and what the minutes allow of the rest."""
     target, found, dice = EngineTarget(model), Found(), random.Random(1)
     until = time.monotonic() + 60 * minutes
     await target.open()
@@ -140,21 +141,37 @@ async def run_all(model: Path, method: Method, rounds: int, minutes: float) -> F
             await decode(target, method, batch, dice)
         for number in range(rounds):
             begun = time.monotonic()
-            for batch in method.batches if number % 2 == 0 else method.batches[::-1]:
-                steps = await decode(target, method, batch, dice)
-                found.steps.setdefault(batch, []).extend(steps)
-                found.medians.setdefault(batch, []).append(statistics.median(steps))
-                say(f"round {number + 1}, {batch} requests: {1000 * found.step(batch):.1f} ms")
+            await one_round(target, method, found, dice, number)
             spent = time.monotonic() - begun
-            if number and time.monotonic() + spent > until:
+            if number and time.monotonic() + spent > until - 60 * minutes / 3:
                 break
         found.peak = peak_memory()
         for users in method.check if method.steady_s else ():
+            # The window stays open until every user has begun a request in it.
+            if time.monotonic() + method.steady_s + answer_s(found, method, users) > until:
+                say(f"{users} users without a pause: left out, it would take too long")
+                continue
             found.steady[users] = await steady(target, method, users)
             say(f"{users} users without a pause: {found.steady[users]:.1f} tokens/s")
     finally:
         await target.close()
     return found
+
+
+async def one_round(
+    target: EngineTarget, method: Method, found: Found, dice: random.Random, number: int
+) -> None:
+    """Every number of requests once, up and down in turn."""
+    for batch in method.batches if number % 2 == 0 else method.batches[::-1]:
+        steps = await decode(target, method, batch, dice)
+        found.steps.setdefault(batch, []).extend(steps)
+        found.medians.setdefault(batch, []).append(statistics.median(steps))
+        say(f"round {number + 1}, {batch} requests: {1000 * found.step(batch):.1f} ms")
+
+
+def answer_s(found: Found, method: Method, users: int) -> float:
+    """Seconds that a user's two requests take, prompts of the others counted."""
+    return 2 * method.output * found.step(max(b for b in found.steps if b <= users)) * 2
 
 
 def say(text: str) -> None:
@@ -275,7 +292,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--model-config", type=Path)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--minutes", type=float, default=4.0, help="for the rounds")
+    parser.add_argument("--minutes", type=float, default=6.0, help="for all of it")
     parser.add_argument("--steady-seconds", type=float, default=24.0, help="0 leaves it out")
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=32)

@@ -104,7 +104,8 @@ def test_the_price_of_a_million_tokens() -> None:
 
 
 def test_the_table_that_comes_along_says_whose_prices_it_holds() -> None:
-    assert len(PRICES.gpus) >= 12
+    # A GPU without a price would be left out of every search, silently.
+    assert set(PRICES.gpus) == {gpu.name for gpu in GPUS}
     for name, price in PRICES.gpus.items():
         assert find_gpu(name).name == name
         assert price.usd_per_hour > 0
@@ -132,3 +133,18 @@ def test_without_targets_the_cheapest_still_fits_the_load() -> None:
     best = search(question(), Goal(CHAT, 1), GPUS, PRICES)[0]
     assert math.isinf(Goal(CHAT, 1).ttft_s)
     assert best.replicas == 1
+
+
+def test_the_managed_price_is_compared_at_the_same_proportion_of_tokens() -> None:
+    dear = Prices.model_validate(
+        {
+            "gpus": {"L4": {"usd_per_hour": 1}},
+            "managed": {"usd_per_million_input": 1, "usd_per_million_output": 5},
+        }
+    )
+    assert managed_price(dear, Traffic(900, 100)) == pytest.approx(1.4)
+    assert managed_price(dear, Traffic(100, 900)) == pytest.approx(4.6)
+    # Half the load on the same GPUs: every token costs twice as much; people cost alike.
+    full = cost(dear, "L4", 1, CHAT, 2)
+    half = cost(dear.model_copy(update={"utilisation": 0.5}), "L4", 1, CHAT, 2)
+    assert half.million == pytest.approx(2 * full.million)

@@ -35,6 +35,20 @@ PUBLISHED_KV = [
     ("meta-llama/Llama-3.1-70B", 0.3052 * 2**30 / 1000),
     ("meta-llama/Llama-3.1-8B", 256 * 2**20 / 2048),
     ("meta-llama/Llama-3.1-70B", 640 * 2**20 / 2048),
+    ("mistralai/Mistral-7B-v0.3", 0.5 * 2**30 / 4096),
+]
+
+
+# The same of models whose weights are not among the ten: the sizes that decide, and bytes of one
+# token in 16 bit. Llama-3.2, OLMo 2, GPT-2: sebastianraschka.com/llm-architecture-gallery. Llama 2:
+# systemoverflow.com, "What is KV Cache". Mistral, Mixtral (4096 tokens):
+# dev.to/jagmarques, "KV Cache Memory Calculator".
+MORE_KV = [
+    ("meta-llama/Llama-3.2-1B", (2048, 16, 32, 8), 32 * 2**10),
+    ("allenai/OLMo-2-1124-7B", (4096, 32, 32, 32), 512 * 2**10),
+    ("openai-community/gpt2-xl", (1600, 48, 25, 25), 300 * 2**10),
+    ("meta-llama/Llama-2-7b", (4096, 32, 32, 32), 524_288),
+    ("mistralai/Mixtral-8x7B-v0.1", (4096, 32, 32, 8), 0.5 * 2**30 / 4096),
 ]
 
 
@@ -69,5 +83,16 @@ def test_kv_cache_is_as_published(name: str, published: float) -> None:
     assert planned == pytest.approx(published, rel=WITHIN)
 
 
-def test_there_are_ten() -> None:
+@pytest.mark.parametrize(("name", "sizes", "published"), MORE_KV)
+def test_kv_cache_of_other_models_is_as_published(
+    name: str, sizes: tuple[int, int, int, int], published: float
+) -> None:
+    names = "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"
+    config = {"model_type": "llama", "vocab_size": 32000, **dict(zip(names, sizes, strict=True))}
+    planned = kv_bytes_per_token(architecture_of(config, {}), KV_FORMATS["none"], Parallelism())
+    assert planned == pytest.approx(published, rel=WITHIN)
+
+
+def test_there_are_ten_of_both() -> None:
     assert len(BY_NAME) == 10
+    assert len({name for name, *_ in [*PUBLISHED_KV, *MORE_KV]}) == 10
