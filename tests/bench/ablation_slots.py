@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from toolkit.bench.load import ClosedLoop, Load
 from toolkit.bench.metrics import Objective, Window
 from toolkit.bench.records import Request, RequestRecord, Usage
@@ -62,6 +64,7 @@ def slot(
 USERS = ClosedLoop(concurrency=2)
 
 
+@functools.cache
 def simple(slow: float, later: float | None = None, cached: int = 0) -> BenchReport:
     """A slot of one load."""
     return slot((USERS, measurement(slow, later, cached)))
