@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from toolkit.errors import EnvironmentError_
 
+Outcome = Literal["passed", "failed", "error", "skipped"]
 _ELEMENTS = {"failed": "failure", "error": "error", "skipped": "skipped"}
 
 
@@ -21,7 +22,7 @@ class Case:
     """
 
     name: str
-    outcome: Literal["passed", "failed", "error", "skipped"]
+    outcome: Outcome
     message: str
     text: str = ""
     seconds: float = 0.0

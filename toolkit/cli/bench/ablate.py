@@ -70,10 +70,19 @@ class AblateFlags:
         for flag, given in (("--rungs", self.rungs), ("--resume", self.resume)):
             if given and not self.ablate:
                 raise SpecError("this goes with --ablate", where=flag, hint="add --ablate")
-        if self.ablate and (verdict.fail_on_errors or verdict.fail_below_slo is not None):
+        judged = [
+            flag
+            for flag, given in (
+                ("--fail-on-errors", verdict.fail_on_errors),
+                ("--fail-below-slo", verdict.fail_below_slo is not None),
+                ("--junit", verdict.junit is not None),
+            )
+            if given
+        ]
+        if self.ablate and judged:
             raise SpecError(
                 "an ablation has no verdict: its lower rungs are there to be slow",
-                where="--fail-on-errors" if verdict.fail_on_errors else "--fail-below-slo",
+                where=judged[0],
                 hint="leave it out, or measure the deployment without --ablate",
             )
 
