@@ -125,6 +125,7 @@ def run_ablation(
             hint="give a deployment FILE, and none of --url, --model and --protocol",
         )
     deployment = load(place.file, overrides=place.set_ or []).resolved()
+    _check_growth(scenario, deployment.engine.limits.max_input_len)
     method = Method.of(scenario, deployment, f"{deployment.name}: {title}")
     method = replace(method, tokenizer=tokenizer, timeout=max(timeout, method.timeout))
     report, folder = ablate(
@@ -138,6 +139,24 @@ def run_ablation(
     _show(report, folder, json)
     if report.partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_growth(scenario: Scenario, most: int) -> None:
+    """Every last turn would be refused, on every rung."""
+    from toolkit.bench.workload import Conversation
+
+    talk = scenario.workload
+    if not isinstance(talk, Conversation):
+        return
+    turns = talk.turns.least
+    said = turns * talk.user_tokens.least + (turns - 1) * talk.output_tokens.least
+    if talk.system_tokens + said > most:
+        raise SpecError(
+            f"the last prompt of a conversation has {talk.system_tokens + said} tokens or more, "
+            f"above engine.limits.max_input_len ({most})",
+            where="workload",
+            hint="--with workload.turns=2 or --with workload.system_tokens=0 make it shorter",
+        )
 
 
 def _show(report: AblationReport, folder: Path, as_json: bool) -> None:
