@@ -262,7 +262,7 @@ def test_a_search_reports_every_window_and_what_it_found() -> None:
         "400/s constant",
     ]
     assert found.verdicts["400/s constant"] == "missed"
-    assert report.notes[0] == (
+    assert found.sentence == (
         "282.8 sessions a second keep 95.0% of the requests within the SLO; 400 do not"
     )
     prompts = [request.prompt for request in engine.asked]
@@ -275,7 +275,9 @@ def test_the_report_is_written_with_table_and_plot(tmp_path: Path) -> None:
     report = find(Served(most=300))
     write_report(report, tmp_path)
     assert read_report(tmp_path) == report
+    assert report.found_rate
     text = render_markdown(report)
+    assert report.found_rate.sentence in text
     assert "| 282.8 | met |" in text
     assert "| 400 | missed |" in text
     page = render_html(report)
@@ -298,7 +300,7 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
     assert report.found_rate
     assert report.found_rate.bound == "interrupted"
     assert report.found_rate.rate == 200.0
-    assert "interrupted" in report.notes[0]
+    assert "interrupted" in report.found_rate.sentence
 
 
 def test_without_a_target_there_is_nothing_to_search() -> None:

@@ -29,7 +29,7 @@ def render_html(report: BenchReport) -> str:
         partial if report.partial else "",
         notes,
         _tiles(report),
-        _table(search_table(report.found_rate)) if report.found_rate else "",
+        *_search(report),
         _table(rows.summary_table(report)),
         f'<div class="plots">{"".join(_plots(report))}</div>',
         *(_details(point) for point in report.points),
@@ -85,6 +85,12 @@ def _lowest(report: BenchReport, metric: str) -> Point | None:
 def _value(point: Point, metric: str, stat: str | None) -> float | None:
     found = rows.estimate(point, metric, stat)
     return found.value if found else None
+
+
+def _search(report: BenchReport) -> Iterator[str]:
+    if report.found_rate:
+        yield f"<p><b>{escape(report.found_rate.sentence)}</b></p>"
+        yield _table(search_table(report.found_rate))
 
 
 def _plots(report: BenchReport) -> Iterator[str]:

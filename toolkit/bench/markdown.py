@@ -14,7 +14,8 @@ def render_markdown(report: BenchReport) -> str:
     if report.notes:
         parts.append("\n".join(f"> {note}\n>" for note in report.notes).removesuffix("\n>"))
     if report.found_rate:
-        parts += ["## Rates tried", rows.markdown(search_table(report.found_rate))]
+        table = search_table(report.found_rate)
+        parts += [f"**{report.found_rate.sentence}**", f"## {table.title}", rows.markdown(table)]
     parts += ["## Summary", rows.markdown(rows.summary_table(report))]
     for point in report.points:
         parts += [

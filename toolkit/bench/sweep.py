@@ -54,9 +54,7 @@ def find_rate(
     report = assemble(
         client, workload, options, [(work.loads[rate], runs) for rate, runs in measured]
     )
-    found = work.found()
-    notes = (found.sentence, *report.notes)
-    return report.model_copy(update={"found_rate": found, "notes": notes})
+    return report.model_copy(update={"found_rate": work.found()})
 
 
 @dataclass

@@ -26,6 +26,8 @@ from toolkit.bench.vocabulary import Vocabulary, Words
 from toolkit.spec.section import Section
 from toolkit.spec.units import Duration
 
+_DRAWS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -87,6 +89,11 @@ class _Synthetic(Section):
         default=True, description="Forbid the model to stop before output_tokens (min_tokens)."
     )
     request_class: str = Field(default="", description="Scheduling class to send and judge by.")
+
+    def mean_output(self) -> float:
+        """Tokens of an answer, on average."""
+        dice = random.Random(0)
+        return sum(self.output_tokens.draw(dice) for _ in range(_DRAWS)) / _DRAWS
 
     def _turn(self, text: str, dice: random.Random) -> Turn:
         tokens = self.output_tokens.draw(dice)
@@ -167,6 +174,10 @@ class PromptFile(Section):
     repeat: bool = Field(default=True, description="Begin again after the last line.")
     request_class: str = Field(default="", description="For lines that do not say class.")
 
+    def mean_output(self) -> float:
+        """Tokens of an answer, for lines that do not say."""
+        return float(self.output_tokens)
+
     def sessions(self, material: Material) -> Iterator[Session]:
         """The file's sessions, over and over with ``repeat``.
 
@@ -230,6 +241,11 @@ class TraceFile(Section):
     )
     exact_output: bool = Field(default=True, description="Forbid to stop earlier (min_tokens).")
     request_class: str = Field(default="", description="Scheduling class to send and judge by.")
+
+    def mean_output(self) -> float:
+        """Tokens of an answer, on average."""
+        arrivals = self.replay().arrivals
+        return sum(one.output_tokens for one in arrivals) / len(arrivals)
 
     def replay(self) -> Replay:
         """The requests to send, and how they differ from the trace's.

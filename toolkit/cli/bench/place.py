@@ -52,6 +52,7 @@ class Place:
     objectives: Objectives | None = None
     default_output: Path | None = None
     max_input_len: int | None = None
+    max_seq_len: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,6 +90,7 @@ def find_place(flags: PlaceFlags) -> Place:
         objectives=_objectives(deployment),
         default_output=root / "bench" / f"{deployment.name}-{stamp}",
         max_input_len=deployment.engine.limits.max_input_len,
+        max_seq_len=deployment.engine.limits.max_seq_len,
         notes=_doubts(loaded.resolved(), root, found.digest) if found else (),
     )
 

@@ -23,12 +23,22 @@ def show(report: Any, folder: Path | None, as_json: bool) -> None:
     partial = " (partial: interrupted)" if report.partial else ""
     right = ",".join(table.columns[1:])
     print_table(f"{report.title}{partial}", table.columns, table.rows, right=right)
+    if report.found_rate:
+        _show_search(report.found_rate)
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     if "in SLO" in table.columns:
         typer.echo(f"in SLO: within {_limits(report)}")
     if written:
         typer.echo(f"report: {written[-1]}")
+
+
+def _show_search(found: Any) -> None:
+    from toolkit.bench.sweep_view import search_table
+
+    table = search_table(found)
+    print_table(table.title, table.columns, table.rows, right=",".join(table.columns[2:]))
+    typer.echo(found.sentence)
 
 
 def _limits(report: Any) -> str:
