@@ -75,7 +75,7 @@ def test_the_mean_has_an_interval_from_two_rounds_on() -> None:
 @pytest.mark.parametrize(
     ("value", "low", "high", "metric", "words"),
     [
-        (5.0, 4.0, 6.0, E2E, "5.00 times lower (4.00x to 6.00x as good, 3 rounds)"),
+        (5.0, 4.0, 6.0, E2E, "5.00 times lower, by 80% (4.00x to 6.00x as good, 3 rounds)"),
         (1.25, 1.1, 1.4, E2E, "lower by 20%"),
         (0.8, 0.7, 0.9, E2E, "higher by 25%"),
         (0.4, 0.3, 0.5, E2E, "2.50 times higher"),

@@ -35,7 +35,7 @@ def _changed(times: float, metric: Metric) -> str:
     way = "higher" if factor > 1 else "lower"
     much = max(factor, 1 / factor)
     if much >= _MANY:
-        return f"{_number(much)} times {way}"
+        return f"{_number(much)} times {way}" + (f", by {1 - factor:.0%}" if factor < 1 else "")
     return f"{way} by {abs(factor - 1):.0%}"
 
 

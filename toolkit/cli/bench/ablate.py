@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from toolkit.cli.bench.judge import JudgeFlags
     from toolkit.cli.bench.load import LoadFlags
     from toolkit.cli.bench.place import PlaceFlags
+    from toolkit.pipeline.ablation.method import Method
+    from toolkit.spec.models import Deployment
 
 PANEL = "Ablation"
 SCENARIO = "ablation"
@@ -111,9 +113,6 @@ def run_ablation(
         SpecError: the flags or the deployment file are wrong.
         typer.Exit: with 130 after Ctrl-C.
     """
-    from dataclasses import replace
-
-    from toolkit.pipeline.ablation.method import Method
     from toolkit.pipeline.ablation.running import Where, ablate
     from toolkit.spec.loading import load
     from toolkit.workspace import Workspace, default_root
@@ -126,12 +125,10 @@ def run_ablation(
         )
     deployment = load(place.file, overrides=place.set_ or []).resolved()
     _check_growth(scenario, deployment.engine.limits.max_input_len)
-    method = Method.of(scenario, deployment, f"{deployment.name}: {title}")
-    method = replace(method, tokenizer=tokenizer, timeout=max(timeout, method.timeout))
     report, folder = ablate(
         deployment,
         Workspace(place.workspace or default_root(place.file)),
-        method,
+        _method(scenario, deployment, title, tokenizer, timeout),
         rungs=[word.strip() for word in (flags.rungs or "all").split(",")],
         where=Where(output, flags.resume),
         progress=Silent() if quiet else PlainLines(sys.stderr),
@@ -139,6 +136,18 @@ def run_ablation(
     _show(report, folder, json)
     if report.partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def _method(
+    scenario: Scenario, deployment: Deployment, title: str, tokenizer: Path | None, timeout: float
+) -> Method:
+    from dataclasses import replace
+
+    from toolkit.pipeline.ablation.method import Method
+
+    method = Method.of(scenario, deployment, f"{deployment.name}: {title}")
+    # The flag's default is meant for servers that are well.
+    return replace(method, tokenizer=tokenizer, timeout=max(timeout, method.timeout))
 
 
 def _check_growth(scenario: Scenario, most: int) -> None:

@@ -88,9 +88,6 @@ def ablate(
         if not state.slots:
             raise
         progress.note("interrupted: writing what was measured; --resume goes on")
-    if not state.slots:
-        reasons = [f"{key}: {reason}" for key, reason in state.broken.items()]
-        raise ServerError("no rung could be measured", where=deployment.name, details=reasons)
     return _report(state, chosen, method), store.folder
 
 
@@ -219,6 +216,9 @@ def _remaining(seconds: float, done: int, left: int) -> str:
 
 
 def _report(state: _State, chosen: Sequence[Rung], method: Method) -> AblationReport:
+    if not state.slots:
+        reasons = [f"{key}: {reason}" for key, reason in state.broken.items()]
+        raise ServerError("no rung could be measured", where=method.title, details=reasons)
     titles = {rung.key: rung.title for rung in chosen}
     frame = Frame(
         title=method.title,
