@@ -316,6 +316,47 @@ def test_a_report_without_token_times_calibrates_nothing(
     assert run([*words, "--calibrate", str(tmp_path / "none.json")]) == 2
 
 
+def test_a_report_of_another_deployment_is_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    made = measured(tmp_path, (2, 4), slower=1)
+    other = made.model_copy(update={"target": TargetFacts(name="other", protocol="grpc")})
+    file.write_text(other.model_dump_json())
+    assert run([*words, "--calibrate", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "'other'" in said
+    assert "'chat'" in said
+    assert not (tmp_path / "store" / "calibration.json").exists()
+
+
+def test_what_weakens_a_calibration_is_said(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+
+    def notes(report: BenchReport) -> list[str]:
+        file.write_text(report.model_dump_json())
+        assert run([*words, "--calibrate", str(file), "--json"]) == 0
+        return list(told(capsys)["notes"])
+
+    assert notes(measured(tmp_path, (2, 4, 16), slower=1)) == []
+    (single,) = notes(measured(tmp_path, (8,), slower=1))
+    assert "one load" in single
+    faster = measured(tmp_path, (1, 2, 4), slower=0.5).model_copy(update={"partial": True})
+    interrupted, over = notes(faster)
+    assert "interrupted" in interrupted
+    assert "more bandwidth was used" in over
+
+
+def test_replicas_share_what_was_measured(tmp_path: Path, words: list[str]) -> None:
+    assert words
+    made = measured(tmp_path, (8, 32), slower=1)
+    alone, shared = observations(made), observations(made, replicas=2)
+    assert [one.running for one in shared] == [one.running / 2 for one in alone]
+    assert [one.tpot_s for one in shared] == [one.tpot_s for one in alone]
+
+
 def test_a_damaged_calibration_is_named(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

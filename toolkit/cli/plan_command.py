@@ -236,18 +236,20 @@ def _calibrate(case: _Case, plan: Plan, report: Path) -> None:
     from toolkit.bench.files import read_report
     from toolkit.bench.host_speed import measure_host
     from toolkit.cli.plan_speed import calibration_json, print_calibration
+    from toolkit.pipeline.calibrating import check_report
     from toolkit.pipeline.sizing import calibrate_from, host_device
 
     measured = read_report(report)
+    notes = check_report(measured, case.deployment.name, str(report))
     host = None
     if plan.runtime == "openvino":
         speed = measure_host()
         host = host_device(speed.bandwidth, speed.rate)
     made, kept = calibrate_from(plan, case.arch, measured, case.root, draft=case.draft, host=host)
     if case.json:
-        print_json(calibration_json(made, kept))
+        print_json(calibration_json(made, kept, notes))
     else:
-        print_calibration(made, kept)
+        print_calibration(made, kept, notes)
 
 
 def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:

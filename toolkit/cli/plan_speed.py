@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from toolkit.pipeline.sizing import Speed
 
 _BAR = 20
+_MOST_SHARE = 1.1
+_WORST = 0.15
 NOTHING = "No deployment keeps these targets; relax them, or name other GPUs."
 
 
@@ -139,7 +141,7 @@ def print_options(options: Sequence[Option], goal: Goal, prices: Prices) -> None
         typer.echo(line)
 
 
-def print_calibration(made: Calibration, file: Path) -> None:
+def print_calibration(made: Calibration, file: Path, notes: Sequence[str]) -> None:
     """Measured against calibrated, and the factors."""
     rows = [
         (
@@ -159,12 +161,32 @@ def print_calibration(made: Calibration, file: Path) -> None:
     )
     factors = {k: v for k, v in made.factors.as_json().items() if k != "source"}
     print_table("", ("factor", "value"), [(k, f"{v:.4g}") for k, v in factors.items()])
+    for note in [*notes, *_doubts(made)]:
+        typer.echo(f"note: {note}")
     typer.echo(f"Kept in {file}; toolkit plan uses it for this processor and runtime.")
 
 
-def calibration_json(made: Calibration, file: Path) -> dict[str, Any]:
+def _doubts(made: Calibration) -> Iterator[str]:
+    """What the factors themselves say against the figures that they rest on."""
+    shares = {"bandwidth": made.factors.bandwidth, "compute": made.factors.compute}
+    over = [name for name, share in shares.items() if share > _MOST_SHARE]
+    if over:
+        yield (
+            f"more {' and '.join(over)} was used than the processor is said to have: it was busy "
+            "when it was measured, or is not the one that served. Estimates of this deployment "
+            "hold, those of another one may not"
+        )
+    if made.worst > _WORST:
+        yield (
+            f"a load is missed by {made.worst:.0%}: the machine was not quiet, or prompts and "
+            "answers were of very different lengths; measure longer"
+        )
+
+
+def calibration_json(made: Calibration, file: Path, notes: Sequence[str]) -> dict[str, Any]:
     """The calibration for programs."""
     return {
+        "notes": [*notes, *_doubts(made)],
         "file": str(file),
         "factors": made.factors.as_json(),
         "worst_error": made.worst,

@@ -75,17 +75,17 @@ def keep(root: Path, name: str, device: Device, made: Calibration) -> Path:
     return path
 
 
-def observations(report: BenchReport, *, drafts: int = 0) -> list[Observation]:
-    """The loads of a report whose requests and times per token are known.
+def observations(report: BenchReport, *, drafts: int = 0, replicas: int = 1) -> list[Observation]:
+    """The loads of a report whose requests and times per token are known, of one replica.
 
     The number of running requests follows from Little's law: requests a second times tokens of an
-    answer times seconds a token.
+    answer times seconds a token. Replicas share them evenly.
     """
-    found = (observation(point, drafts) for point in report.points)
+    found = (observation(point, drafts, replicas) for point in report.points)
     return [each for each in found if each is not None]
 
 
-def observation(point: Point, drafts: int = 0) -> Observation | None:
+def observation(point: Point, drafts: int = 0, replicas: int = 1) -> Observation | None:
     """One load, likewise; None where a figure is missing."""
     tpot, prompt = _mean(point, "tpot"), _mean(point, "prompt_tokens")
     output, rate = _mean(point, "output_tokens"), point.totals.get("request_throughput")
@@ -100,7 +100,7 @@ def observation(point: Point, drafts: int = 0) -> Observation | None:
         drafts=drafts if accepted else 0,
     )
     alone = point.load.type == "closed" and point.load.concurrency == 1
-    first, running = _mean(point, "ttft"), rate.value * output * tpot / 1000
+    first, running = _mean(point, "ttft"), rate.value * output * tpot / 1000 / replicas
     return Observation(
         label=point.label,
         traffic=traffic,
@@ -108,6 +108,29 @@ def observation(point: Point, drafts: int = 0) -> Observation | None:
         tpot_s=tpot / 1000,
         ttft_s=first / 1000 if alone and first else None,
     )
+
+
+def check_report(report: BenchReport, name: str, where: str) -> list[str]:
+    """What to know of a report that a deployment is to be calibrated with.
+
+    Raises:
+        SpecError: it is of another deployment.
+    """
+    if report.target.name != name:
+        raise SpecError(
+            f"the report is of {report.target.name!r}, the deployment file of {name!r}",
+            where=where,
+            hint="toolkit bench FILE measures the deployment of that file",
+        )
+    notes = []
+    if report.partial:
+        notes.append("the report was interrupted: its last load may not be whole")
+    if len(report.points) < 2:
+        notes.append(
+            "the report has one load: what a step costs whatever is in it, and what each request "
+            "adds, cannot be told apart; measure several numbers of users"
+        )
+    return notes
 
 
 def _mean(point: Point, name: str) -> float | None:

@@ -173,7 +173,9 @@ def calibrate_from(
         raise SpecError("no GPU is named", where="--gpu", hint="name the one that was measured")
     drafts = drafted(plan.deployment.engine)
     source = f"calibrated with {report.title} of {report.created}"
-    made = calibrate(replica, observations(report, drafts=drafts), source=source)
+    copies = plan.deployment.serving.replicas
+    seen = observations(report, drafts=drafts, replicas=copies)
+    made = calibrate(replica, seen, source=source)
     device = replica.device
     return made, keep(root, key_of(plan.gpu or CPU, plan.runtime), device, made)
 
