@@ -6,6 +6,9 @@ fixed pace, streams the same requests through each client in a process of its ow
 and prints the client's processor seconds for 10,000 responses:
 
     python benchmarks/client_cost.py [--rounds 3]
+
+How many responses a second one process and two take before they bend the figures is measured by
+benchmarks/client_ceiling.py.
 """
 
 from __future__ import annotations
