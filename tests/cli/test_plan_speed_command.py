@@ -97,6 +97,38 @@ def test_gains_are_told_and_are_those_of_the_formulas(
     assert plain["reuse"] is None
 
 
+def test_what_a_step_moves_and_computes_is_told(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--prompt-tokens", "1000", "--output-tokens", "200"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("Prefill of 1000 tokens", "memory-bound", "compute-bound", "0.85 of 3350 GB/s"):
+        assert word in printed
+    asked = ["--prompt-tokens", "1000", "--output-tokens", "200", "--json"]
+    assert run([*words, *asked]) == 0
+    speed = told(capsys)["speed"]
+    one = speed["decode"][0]
+    # FP8: a byte for each of the 6.98e9 weights of the layers, two for the head's 0.525e9; FP8
+    # keys and values of 1100 tokens.
+    assert one["weight_bytes"] == pytest.approx(6.98e9 + 2 * 0.525e9, rel=0.01)
+    assert one["kv_bytes"] == 1100 * 2 * 32 * 8 * 128
+    assert one["operations"] == pytest.approx(2 * 7.505e9 + 4 * 32 * 4096 * 1100, rel=0.01)
+    assert one["bound"] == "memory"
+    assert one["memory_ms"] == pytest.approx(
+        (one["weight_bytes"] + one["kv_bytes"]) / (0.85 * 3350e9) * 1000
+    )
+    assert speed["prefill"]["bound"] == "compute"
+    assert speed["efficiency"]["compute"] == 0.56
+
+
+def test_a_plan_without_times_says_why(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "d.yaml").write_text(FILE.replace("serving: {gpu: H100}\n", ""))
+    assert run(words) == 0
+    assert "No times are estimated: no GPU is named" in capsys.readouterr().out
+
+
 def test_an_eagle_head_costs_time_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     def gain(speculation: str) -> float:
         asked = ["--set", f"engine.speculation={speculation}", "--acceptance", "0.8", "--json"]

@@ -122,6 +122,47 @@ def step_seconds(work: Work, device: Device, factors: Efficiency, step: Step) ->
     return seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What a step moves and computes on one device, and what that takes at the factors' rates.
+
+    Attributes:
+        weight_bytes: Of weights that are read.
+        kv_bytes: Of keys and values that are read.
+        operations: Of all matrix products and attention.
+        memory_s: Seconds to read both.
+        compute_s: Seconds to compute.
+    """
+
+    weight_bytes: float
+    kv_bytes: float
+    operations: float
+    memory_s: float
+    compute_s: float
+
+    @property
+    def bound(self) -> str:
+        """What takes longer: ``memory`` or ``compute``."""
+        return "memory" if self.memory_s >= self.compute_s else "compute"
+
+
+def balance(work: Work, device: Device, factors: Efficiency, step: Step) -> Balance:
+    """The two sides of the roofline for a step."""
+    rows = step.decodes * step.queries
+    layers = work.token_ops * (rows + step.prompt_tokens)
+    pairs = rows * step.context + step.prompt_pairs
+    plain = work.row_ops * (rows + step.prompt_rows) + work.pair_ops * pairs
+    weights, cache = _weights_read(work, step), work.kv_bytes * step.decodes * step.context
+    compute = layers / device.linear_rate + plain / device.attention_rate
+    return Balance(
+        weights,
+        cache,
+        layers + plain,
+        (weights + cache) / (device.bandwidth * factors.bandwidth),
+        compute / factors.compute,
+    )
+
+
 def _weights_read(work: Work, step: Step) -> float:
     """Bytes, on average over steps: less than one prompt a step means that few steps hold one."""
     rows, share = step.decodes * step.queries, step.prompt_rows

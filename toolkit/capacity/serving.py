@@ -12,7 +12,15 @@ import math
 from dataclasses import dataclass, replace
 
 from toolkit.capacity.efficiency import Efficiency
-from toolkit.capacity.roofline import Device, Step, Work, prompt_step, step_seconds
+from toolkit.capacity.roofline import (
+    Balance,
+    Device,
+    Step,
+    Work,
+    balance,
+    prompt_step,
+    step_seconds,
+)
 from toolkit.capacity.traffic import Traffic
 
 _ROUNDS = 40
@@ -85,6 +93,19 @@ def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate
 def decoding_tpot(replica: Replica, traffic: Traffic, running: float) -> float:
     """Seconds between tokens while so many requests are decoded and no prompt is computed."""
     return _step_seconds(replica, traffic, running, 0.0) / traffic.tokens_per_step
+
+
+def decode_balance(replica: Replica, traffic: Traffic, running: float) -> Balance:
+    """What a step of so many requests, and no prompt, moves and computes."""
+    context = traffic.prompt_tokens + traffic.output_tokens / 2
+    step = Step(running, context, queries=traffic.drafts + 1)
+    return balance(replica.work, replica.device, replica.factors, step)
+
+
+def prefill_balance(replica: Replica, traffic: Traffic) -> Balance:
+    """What a lone prompt moves and computes, but for what is found in the cache."""
+    step = prompt_step(traffic.prompt_tokens, cached=traffic.cached_tokens)
+    return balance(replica.work, replica.device, replica.factors, step)
 
 
 def with_users(replica: Replica, traffic: Traffic, users: float) -> Estimate:

@@ -253,7 +253,7 @@ def _calibrate(case: _Case, plan: Plan, report: Path) -> None:
 
 
 def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
-    from toolkit.cli.plan_speed import gain_lines, print_speed, speed_json
+    from toolkit.cli.plan_speed import balance_lines, gain_lines, print_speed, speed_json
     from toolkit.pipeline.calibrating import read_known
     from toolkit.pipeline.sizing import speed_of
 
@@ -263,13 +263,27 @@ def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
         from toolkit.pipeline.sizing import memory_on_each
 
         others = memory_on_each(case.deployment, case.arch, draft=case.draft) if plan.gpu else []
-        write_page(html, plan_page(plan, others, speed, gain_lines(speed) if speed else ()))
+        told = [*balance_lines(speed), *gain_lines(speed)] if speed else [_no_times(plan)]
+        write_page(html, plan_page(plan, others, speed, told))
     if case.json:
         print_json({**as_json(plan), "speed": speed_json(speed)})
         return
     _print(plan)
     if speed is not None:
         print_speed(speed)
+    else:
+        typer.echo(_no_times(plan))
+
+
+def _no_times(plan: Plan) -> str:
+    if plan.memory is None:
+        return "No times are estimated: no GPU is named (--gpu NAME)."
+    if plan.gpu is None:
+        return (
+            "No times are estimated: this processor was not calibrated. toolkit bench FILE, then "
+            "toolkit plan FILE --calibrate REPORT."
+        )
+    return "No times are estimated: the layers of this model type are not known, or none fits."
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -43,7 +43,6 @@ def plan_page(
     figures = [_figure("Memory of the fullest GPU", _memory_rows(memories), wide=True)]
     if speed is not None:
         figures += _frontiers([(plan.gpu or "this machine", speed.curve)], speed.traffic)
-        sentences = [*sentences, f"Means, by a roofline with factors {speed.source}."]
     formats = f"{plan.resolved.weights.name} weights, {plan.resolved.kv_cache.name} KV cache"
     lead = f"{plan.runtime} runtime, {formats}"
     return _page(f"Plan of {plan.deployment.name}", lead, figures, [*sentences, *plan.notes])

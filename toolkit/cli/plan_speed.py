@@ -14,6 +14,7 @@ from toolkit.cli.output import print_table
 if TYPE_CHECKING:
     from toolkit.capacity.calibration import Calibration
     from toolkit.capacity.prices import Prices
+    from toolkit.capacity.roofline import Balance
     from toolkit.capacity.search import Goal, Option
     from toolkit.capacity.serving import Estimate
     from toolkit.pipeline.sizing import Speed
@@ -33,6 +34,9 @@ def speed_json(speed: Speed | None) -> dict[str, Any] | None:
         "output_tokens": speed.traffic.output_tokens,
         "loads": [_estimate(each) for each in speed.estimates],
         "factors": speed.source,
+        "efficiency": {k: v for k, v in speed.factors.as_json().items() if k != "source"},
+        "prefill": _balance(speed.prefill),
+        "decode": [_balance(each) for each in speed.decode],
         "speculation": _drafting_json(speed),
         "reuse": {"hit_rate": speed.traffic.hit_rate, "ttft_gain": speed.reuse}
         if speed.traffic.hit_rate
@@ -72,9 +76,42 @@ def print_speed(speed: Speed) -> None:
         rows,
         right="requests at once,tokens/s,TTFT ms,TPOT ms,requests/s",
     )
-    for line in gain_lines(speed):
+    for line in [*balance_lines(speed), *gain_lines(speed)]:
         typer.echo(line)
-    typer.echo(f"Means, by a roofline with factors {speed.source}.")
+
+
+def balance_lines(speed: Speed) -> list[str]:
+    """What is moved and computed, with which factors."""
+    device, factors, prefill = speed.device, speed.factors, speed.prefill
+    size = speed.traffic.prompt_tokens - speed.traffic.cached_tokens
+    lines = [
+        f"Prefill of {size:.0f} tokens: {prefill.operations / 1e12:.3g} TFLOP, "
+        f"{prefill.weight_bytes / 1e9:.3g} GB of weights; {prefill.bound}-bound."
+    ]
+    for load, step in zip(speed.estimates, speed.decode, strict=True):
+        lines.append(
+            f"Decode step of {load.running:.0f}: {step.weight_bytes / 1e9:.3g} GB of weights, "
+            f"{step.kv_bytes / 1e9:.3g} GB of KV cache, {step.operations / 1e12:.3g} TFLOP; "
+            f"{step.bound}-bound."
+        )
+    lines.append(
+        f"Means, by a roofline: {factors.bandwidth:.2f} of {device.bandwidth / 1e9:.0f} GB/s, "
+        f"{factors.compute:.2f} of {device.linear_rate / 1e12:.3g} TFLOP/s, and a step's "
+        f"{factors.step_s * 1e3:.2g} ms + {factors.layer_s * 1e3:.2g} ms a layer + "
+        f"{factors.row_s * 1e3:.2g} ms a request; factors {speed.source}."
+    )
+    return lines
+
+
+def _balance(each: Balance) -> dict[str, Any]:
+    return {
+        "weight_bytes": each.weight_bytes,
+        "kv_bytes": each.kv_bytes,
+        "operations": each.operations,
+        "memory_ms": each.memory_s * 1000,
+        "compute_ms": each.compute_s * 1000,
+        "bound": each.bound,
+    }
 
 
 def gain_lines(speed: Speed) -> list[str]:

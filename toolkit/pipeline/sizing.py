@@ -12,12 +12,14 @@ from toolkit.capacity.efficiency import CPU_ENGINE, TENSORRT_LLM, Efficiency
 from toolkit.capacity.host import HostPlan, inference_bytes
 from toolkit.capacity.plan import MemoryPlan
 from toolkit.capacity.prices import Prices
-from toolkit.capacity.roofline import Device
+from toolkit.capacity.roofline import Balance, Device
 from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
 from toolkit.capacity.serving import (
     Estimate,
     Replica,
+    decode_balance,
     frontier,
+    prefill_balance,
     reuse_gain,
     speculation_gain,
     with_running,
@@ -45,14 +47,24 @@ class Speed:
         drafting: How many times faster tokens come than without drafts, for each of
             ``estimates``; empty without an acceptance rate.
         reuse: How many times sooner a lone request's first token comes with the cache's hits.
+        prefill: What a lone prompt moves and computes on each GPU.
+        decode: The same of a step of each of ``estimates``.
     """
 
     traffic: Traffic
     estimates: tuple[Estimate, ...]
-    source: str
+    factors: Efficiency
+    device: Device
+    prefill: Balance
+    decode: tuple[Balance, ...]
     curve: tuple[Estimate, ...] = ()
     drafting: tuple[float, ...] = ()
     reuse: float = 1.0
+
+    @property
+    def source(self) -> str:
+        """Where the factors come from."""
+        return self.factors.source
 
 
 def speed_of(
@@ -82,7 +94,10 @@ def speed_of(
     return Speed(
         traffic,
         made,
-        replica.factors.source,
+        replica.factors,
+        replica.device,
+        prefill_balance(replica, traffic),
+        tuple(decode_balance(replica, traffic, load) for load in loads),
         curve=frontier(replica, traffic),
         drafting=tuple(speculation_gain(replica, traffic, load) for load in loads)
         if traffic.drafts
