@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
@@ -132,6 +133,22 @@ def test_an_interrupted_one_is_written_and_ends_with_130(
     assert read_ablation(tmp_path / "out").partial
 
 
+def test_the_client_may_have_several_processes(
+    asked: Callable[..., dict[str, Any]], file: str
+) -> None:
+    assert asked(file, "--ablate", "--processes", "3")["method"].processes == 3
+    assert asked(file, "--ablate")["method"].processes >= 1
+
+
+def test_its_schema_is_published(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema", "--kind", "bench-ablation"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    Draft202012Validator.check_schema(schema)
+    written = json.loads(report().model_dump_json())
+    assert list(Draft202012Validator(schema).iter_errors(written)) == []
+    assert not Draft202012Validator(schema).is_valid({**written, "rungs": 3})
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -143,6 +160,7 @@ def test_an_interrupted_one_is_written_and_ends_with_130(
         (("--ablate", "--protocol", "http"), "--ablate"),
         (("--ablate", "--model", "x"), "--ablate"),
         (("--ablate", "--with", "workload.turns=9"), "max_input_len"),
+        (("--ablate", "--find-rate", "--slo-ttft-ms", "500"), "a search has none"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -240,6 +240,17 @@ def test_without_a_folder_the_newest_that_fits_is_resumed(bench: Bench, tmp_path
     assert folder.name == "m-ablation-20260102-000000"
 
 
+def test_a_server_beside_it_is_told(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Running:
+        runs = True
+
+    monkeypatch.setattr(running.RunDirectory, "read", lambda self: Running())
+    report, _ = go(tmp_path)
+    assert report.notes[0].startswith("m runs on this machine, too")
+
+
 def test_queues_hold_every_user() -> None:
     assert METHOD.users == 2
     assert as_measured(DEPLOYMENT, 2000).engine.batching.max_queue_size == 2000

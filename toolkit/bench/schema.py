@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from toolkit.bench.ablation.report import AblationReport
 from toolkit.bench.compare.comparison import Comparison
 from toolkit.bench.report import BenchReport
 
@@ -17,6 +18,11 @@ def report_schema() -> dict[str, object]:
 def comparison_schema() -> dict[str, object]:
     """The schema of what ``bench compare --json`` prints."""
     return _schema(Comparison, "Comparison of toolkit bench compare")
+
+
+def ablation_schema() -> dict[str, object]:
+    """The schema of ``ablation.json``."""
+    return _schema(AblationReport, "Report of toolkit bench --ablate")
 
 
 def _schema(model: type[BaseModel], title: str) -> dict[str, object]:

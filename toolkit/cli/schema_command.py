@@ -16,6 +16,7 @@ class Kind(str, Enum):
     fleet = "fleet"
     bench_report = "bench-report"
     bench_comparison = "bench-comparison"
+    bench_ablation = "bench-ablation"
 
 
 def register(app: typer.Typer) -> None:
@@ -56,5 +57,6 @@ def _of(kind: Kind) -> dict[str, object]:
         Kind.fleet: spec.fleet_schema,
         Kind.bench_report: bench.report_schema,
         Kind.bench_comparison: bench.comparison_schema,
+        Kind.bench_ablation: bench.ablation_schema,
     }
     return makers[kind]()

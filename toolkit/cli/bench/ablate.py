@@ -143,9 +143,14 @@ def _method(
 ) -> Method:
     from dataclasses import replace
 
+    from toolkit.cli.bench.measure import within_limits
+    from toolkit.cli.bench.place import Place
     from toolkit.pipeline.ablation.method import Method
 
-    method = Method.of(scenario, deployment, f"{deployment.name}: {title}")
+    limits = deployment.engine.limits
+    place = Place("", "", None, max_input_len=limits.max_input_len, max_seq_len=limits.max_seq_len)
+    held = scenario.model_copy(update={"workload": within_limits(scenario.workload, place)})
+    method = Method.of(held, deployment, f"{deployment.name}: {title}")
     # The flag's default is meant for servers that are well.
     return replace(method, tokenizer=tokenizer, timeout=max(timeout, method.timeout))
 

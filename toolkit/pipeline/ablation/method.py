@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from toolkit.bench.load import ClosedLoop, Load, Stop
 from toolkit.bench.metrics import Objectives
 from toolkit.bench.records import Sampling
 from toolkit.bench.scenario import Scenario
+from toolkit.bench.sweep_search import RateSearch
+from toolkit.bench.workers import processes_for
 from toolkit.bench.workload import Workload
+from toolkit.errors import SpecError
 from toolkit.spec.models import Deployment
 
 
@@ -24,6 +28,7 @@ class Method:
         seed: Of the first round's prompts; None draws one, or takes that of what is resumed.
         timeout: Seconds for one request; the lower rungs make requests wait long.
         tokenizer: In place of the deployment's own.
+        processes: Of the client.
     """
 
     title: str
@@ -36,12 +41,23 @@ class Method:
     seed: int | None = None
     timeout: float = 3600.0
     tokenizer: Path | None = None
+    processes: int = 1
 
     @classmethod
     def of(cls, scenario: Scenario, deployment: Deployment, title: str) -> Method:
-        """As a scenario says, held against its targets or those of the deployment's classes."""
+        """As a scenario says, held against its targets or those of the deployment's classes.
+
+        Raises:
+            SpecError: the scenario searches for a rate, which every rung would find elsewhere.
+        """
         from toolkit.bench.metrics import Objective
 
+        if isinstance(scenario.load, RateSearch):
+            raise SpecError(
+                "rungs are compared under the same loads, and a search has none",
+                where="load",
+                hint="give rates or users: --rate 1,2,4 or --concurrency 32",
+            )
         classes = {
             name: Objective(ttft_ms=one.ttft_ms, itl_ms=one.itl_ms)
             for name, one in deployment.scheduling.classes.items()
@@ -56,6 +72,7 @@ class Method:
             objectives={"": scenario.slo} if scenario.slo else objectives,
             sampling=Sampling(**scenario.sampling.model_dump()),
             seed=scenario.seed,
+            processes=_processes(scenario, scenario.load.loads),
         )
 
     @property
@@ -76,6 +93,12 @@ class Method:
             tokenizer=str(self.tokenizer or ""),
             seed=seed,
         )
+
+
+def _processes(scenario: Scenario, loads: Sequence[Load]) -> int:
+    if scenario.processes != "auto":
+        return scenario.processes
+    return processes_for(loads, scenario.workload.mean_output())
 
 
 class Identity(BaseModel):

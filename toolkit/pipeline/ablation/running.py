@@ -20,6 +20,7 @@ from toolkit.pipeline.ablation.method import Method
 from toolkit.pipeline.ablation.serving import Built, measure_rung
 from toolkit.pipeline.ablation.slots import Slot, SlotStore, newest, open_store
 from toolkit.progress import Progress
+from toolkit.serving.state import RunDirectory
 from toolkit.spec.models import Deployment
 from toolkit.spec.units import format_duration
 from toolkit.workspace import Workspace, record_use
@@ -44,6 +45,7 @@ class _State:
     ladder: Ladder
     built: dict[str, Built]
     slots: dict[tuple[int, str], BenchReport]
+    doubts: tuple[str, ...] = ()
     broken: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -77,8 +79,11 @@ def ablate(
     chosen = made.chosen(rungs)
     for one in made.left_out:
         progress.note(f"left out: {one.title}: {one.reason}")
+    doubts = tuple(_beside(deployment.name, workspace))
+    for doubt in doubts:
+        progress.note(doubt)
     store, seed = _open(deployment, workspace, method, where)
-    state = _State(made, {}, {})
+    state = _State(made, {}, {}, doubts)
     try:
         state.built = _build(chosen, workspace, where.offline, progress)
         _recall(state, store, method.rounds)
@@ -114,6 +119,12 @@ def _derive(
         return None
 
     return ladder(measured, check)
+
+
+def _beside(name: str, workspace: Workspace) -> Iterator[str]:
+    present = RunDirectory(workspace.root, name).read()
+    if present is not None and present.runs:
+        yield f"{name} runs on this machine, too, and takes its share while rungs are measured"
 
 
 def _open(
@@ -220,6 +231,7 @@ def _report(state: _State, chosen: Sequence[Rung], method: Method) -> AblationRe
         reasons = [f"{key}: {reason}" for key, reason in state.broken.items()]
         raise ServerError("no rung could be measured", where=method.title, details=reasons)
     titles = {rung.key: rung.title for rung in chosen}
+    broken = (f"{titles[key]}: {reason}" for key, reason in state.broken.items())
     frame = Frame(
         title=method.title,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -230,6 +242,6 @@ def _report(state: _State, chosen: Sequence[Rung], method: Method) -> AblationRe
         removals=describing.removals(state.ladder),
         left_out=describing.left_out(state.ladder),
         partial=state.interrupted,
-        notes=tuple(f"{titles[key]}: {reason}" for key, reason in state.broken.items()),
+        notes=(*state.doubts, *broken),
     )
     return assemble(frame, state.slots)

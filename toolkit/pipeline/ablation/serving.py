@@ -84,5 +84,6 @@ def _options(built: Built, number: int, method: Method) -> Options:
         objectives=method.objectives,
         sampling=method.sampling,
         material=Material(Tokens(tokenizer), chat_format(tokenizer)),
+        processes=method.processes,
         title=f"{method.title}: {built.rung.title}, round {number + 1}",
     )
