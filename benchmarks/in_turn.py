@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.bench.chat import PlainChat
-from toolkit.bench.lengths import Fixed
+from toolkit.bench.lengths import Fixed, Normal
 from toolkit.bench.load import ClosedLoop, Stop
 from toolkit.bench.records import RequestRecord
 from toolkit.bench.runner import Options, measure
+from toolkit.bench.statistics import t_quantile
 from toolkit.bench.target import Target
 from toolkit.bench.vocabulary import Tokens
 from toolkit.bench.workload import Independent, Material
@@ -64,7 +67,10 @@ async def _measure(
     tokens: tuple[int, int] = (64, 64),
 ) -> Any:
     prompt, output = tokens
-    workload = Independent(prompt_tokens=Fixed(tokens=prompt), output_tokens=Fixed(tokens=output))
+    # Answers of one length keep in step: a window would hold a whole number of waves, or not.
+    lengths = Normal(distribution="normal", mean=output, std=output / 3, min=2, max=2 * output)
+    answers = Fixed(tokens=output) if users == 1 else lengths
+    workload = Independent(prompt_tokens=Fixed(tokens=prompt), output_tokens=answers)
     found = await measure(
         target,
         workload,
@@ -122,29 +128,60 @@ class Worker:
         return line
 
 
-def compare(base: str, other: str, rounds: int, blocks: int = 6) -> None:
-    """Measure both in turn (A B, B A ...); print each round and the medians."""
+class Series:
+    """One figure of two targets, measured in turn, and what the second's is to the first's."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[float, float]] = []
+
+    def block(self, first: Worker, second: Worker, kind: str, salt: str) -> tuple[float, float]:
+        """A B B A: two pairs of neighbours. Drift that goes on hits both targets alike."""
+        figures = [
+            one.ask(kind, f"{salt}-{half}")
+            for half, one in (("a", first), ("a", second), ("b", second), ("b", first))
+        ]
+        self.pairs += [(figures[0], figures[1]), (figures[3], figures[2])]
+        return (figures[0] + figures[3]) / 2, (figures[1] + figures[2]) / 2
+
+    def ratio(self) -> tuple[float, float, float]:
+        """Geometric mean of the pairs' ratios, and its 95% confidence interval (Student's t)."""
+        logs = [math.log(b / a) for a, b in self.pairs]
+        return tuple(math.exp(each) for each in _interval(logs))  # type: ignore[return-value]
+
+    def difference(self) -> tuple[float, float, float]:
+        """Mean of the pairs' differences, and its 95% confidence interval."""
+        return _interval([b - a for a, b in self.pairs])
+
+
+def _interval(values: list[float]) -> tuple[float, float, float]:
+    mean = statistics.fmean(values)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    reach = t_quantile(0.975, len(values) - 1) * error
+    return mean, mean - reach, mean + reach
+
+
+def compare(base: str, other: str, blocks: int, minutes: float) -> None:
+    """Measure both in turn, A B B A again and again; print each block, then the intervals.
+
+    No block begins that would end after ``minutes``.
+    """
     workers = {which: Worker(which) for which in (base, other)}
-    ratios, added = [], []
-    print(f"| round | {base} tok/s | {other} tok/s | ratio | {base} TTFT ms | {other} TTFT ms |")
+    pair, speed, ttft = (workers[base], workers[other]), Series(), Series()
+    print(f"| block | {base} tok/s | {other} tok/s | ratio | {base} TTFT ms | {other} TTFT ms |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for number in range(rounds):
-        order = (base, other) if number % 2 == 0 else (other, base)
-        speed = {w: workers[w].ask("throughput", f"speed{number}") for w in order}
-        # Short blocks in turn: the difference is far below the drift of a minute.
-        medians: dict[str, list[float]] = {w: [] for w in order}
-        for block in range(blocks):
-            for w in order:
-                medians[w].append(workers[w].ask("ttft", f"ttft{number}-{block}"))
-        ttft = {w: statistics.median(medians[w]) for w in order}
-        ratios.append(speed[other] / speed[base])
-        added.append(ttft[other] - ttft[base])
+    began, number = time.monotonic(), 0
+    while number < blocks and (time.monotonic() - began) * (1 + 1 / max(1, number)) < 60 * minutes:
+        number += 1
+        rates = speed.block(*pair, "throughput", f"speed{number}")
+        times = ttft.block(*pair, "ttft", f"ttft{number}")
         print(
-            f"| {number + 1} | {speed[base]:.0f} | {speed[other]:.0f} | {ratios[-1]:.3f} "
-            f"| {ttft[base]:.1f} | {ttft[other]:.1f} |",
+            f"| {number} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[1] / rates[0]:.3f} "
+            f"| {times[0]:.1f} | {times[1]:.1f} |",
             flush=True,
         )
-    print(f"\nmedian ratio {statistics.median(ratios):.3f}, ", end="")
-    print(f"median added TTFT {statistics.median(added):.1f} ms")
+    print(
+        "\ntokens/s, {} over {}: {:.3f} (95%: {:.3f} to {:.3f})".format(other, base, *speed.ratio())
+    )
+    print("added median TTFT, ms: {:.1f} (95%: {:.1f} to {:.1f})".format(*ttft.difference()))
     for worker in workers.values():
         worker.close()

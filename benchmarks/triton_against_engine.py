@@ -1,6 +1,6 @@
 """What Triton, the python backend and a streaming client cost on top of the bare engine.
 
-    python benchmarks/triton_against_engine.py examples/smollm2.yaml --rounds 5
+    python benchmarks/triton_against_engine.py examples/smollm2.yaml
 
 Needs the file deployed. The server and the same engine in a process of its own are measured in
 turn with the same prompts: token throughput at 32 streams, median TTFT at one. Both processes
@@ -30,10 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("deployment", type=Path)
     parser.add_argument("--workspace", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--duration", type=float, default=20.0)
-    parser.add_argument("--warmup", type=float, default=5.0)
-    parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--minutes", type=float, default=6.0, help="No block ends much later.")
+    parser.add_argument("--duration", type=float, default=8.0)
+    parser.add_argument("--warmup", type=float, default=4.0)
+    parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--worker", choices=["Triton", "engine"])
     options = parser.parse_args()
     deployment = load(options.deployment).deployment
@@ -43,7 +44,7 @@ def main() -> None:
     words = Tokens(deployed.tokenizer)
     method = Method(words, 32, options.duration, options.warmup, options.requests)
     if options.worker is None:
-        compare("engine", "Triton", options.rounds)
+        compare("engine", "Triton", options.blocks, options.minutes)
         return
     target: Target = EngineTarget(deployed.tokenizer.parent)
     if options.worker == "Triton":
