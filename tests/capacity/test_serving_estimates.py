@@ -203,6 +203,16 @@ def test_calibration_finds_the_factors_that_made_the_times() -> None:
         assert told.tpot_s == pytest.approx(with_running(real, traffic, users).tpot_s, rel=0.1)
 
 
+def test_drafting_pauses_above_its_limit() -> None:
+    drafted = Traffic(1000, 250, acceptance=0.7, drafts=4)
+    free, limited = replica(), replica(most_drafting=8)
+    assert with_running(limited, drafted, 8) == with_running(free, drafted, 8)
+    assert with_running(limited, drafted, 9) == with_running(free, CHAT, 9)
+    assert decoding_tpot(limited, drafted, 9) == decoding_tpot(free, CHAT, 9)
+    assert speculation_gain(limited, drafted, 9) == 1
+    assert speculation_gain(limited, drafted, 8) > 1
+
+
 def test_tokens_of_requests_that_began_together_hold_no_prompts() -> None:
     made = replica()
     step = Step(decodes=32, context=CHAT.prompt_tokens + CHAT.output_tokens / 2)

@@ -135,3 +135,18 @@ def test_a_draft_on_the_cpu_reads_its_weights_in_16_bit() -> None:
     assert made is not None
     assert made.draft is not None
     assert made.draft.weight_bytes > 3 * made.work.weight_bytes
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "pytorch"])
+def test_a_limit_on_drafting_is_kept(runtime: str) -> None:
+    limited = {"method": "ngram", "max_draft_len": 4, "max_concurrency": 4}
+    gpu = None if runtime == "openvino" else "L4"
+    for speculation, most in ((limited, 4), (limited | {"max_concurrency": None}, 0)):
+        made = replica_of(
+            make_plan(deployment(runtime, speculation=speculation), LLAMA_1B, gpu=gpu),
+            LLAMA_1B,
+            {},
+            device=host_device(20e9, 200e9),
+        )
+        assert made is not None
+        assert made.most_drafting == most

@@ -187,7 +187,13 @@ def make_replica(
         max_batch=engine.limits.max_batch_size,
         step_tokens=engine.limits.max_num_tokens,
         draft=drafted,
+        most_drafting=most_drafting(engine),
     )
+
+
+def most_drafting(engine: Engine) -> int:
+    """Running requests above which drafting pauses; 0 without a limit."""
+    return getattr(engine.speculation, "max_concurrency", None) or 0
 
 
 def _engine(engine: Engine, traffic: Traffic, tensor: int) -> Engine:

@@ -39,6 +39,7 @@ class Replica:
         max_batch: Requests that may run at once; 0 stands for as many as the cache holds.
         step_tokens: Prompt tokens that one step may compute.
         draft: The draft model's work for each drafted token, where there is such a model.
+        most_drafting: Running requests above which none is drafted for; 0 stands for no limit.
     """
 
     work: Work
@@ -48,6 +49,12 @@ class Replica:
     max_batch: int = 0
     step_tokens: int = 8192
     draft: Work | None = None
+    most_drafting: int = 0
+
+    def served(self, traffic: Traffic, running: float) -> Traffic:
+        """The traffic as so many running requests meet it: drafting pauses above its limit."""
+        paused = 0 < self.most_drafting < running
+        return replace(traffic, drafts=0) if paused and traffic.drafts else traffic
 
     def slots(self, traffic: Traffic) -> float:
         """Requests of this size that run at once."""
@@ -77,6 +84,7 @@ class Estimate:
 
 def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate:
     """The replica with this many requests running all the time: so many users, one each."""
+    traffic = replica.served(traffic, running)
     prompts = running * traffic.tokens_per_step / traffic.output_tokens
     step = _step_seconds(replica, traffic, running, prompts)
     tpot = step / traffic.tokens_per_step
@@ -92,13 +100,14 @@ def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate
 
 def decoding_tpot(replica: Replica, traffic: Traffic, running: float) -> float:
     """Seconds between tokens while so many requests are decoded and no prompt is computed."""
+    traffic = replica.served(traffic, running)
     return _step_seconds(replica, traffic, running, 0.0) / traffic.tokens_per_step
 
 
 def decode_balance(replica: Replica, traffic: Traffic, running: float) -> Balance:
     """What a step of so many requests, and no prompt, moves and computes."""
     context = traffic.prompt_tokens + traffic.output_tokens / 2
-    step = Step(running, context, queries=traffic.drafts + 1)
+    step = Step(running, context, queries=replica.served(traffic, running).drafts + 1)
     return balance(replica.work, replica.device, replica.factors, step)
 
 

@@ -96,11 +96,16 @@ def balance_lines(speed: Speed) -> list[str]:
         )
     lines.append(
         f"Means, by a roofline: {factors.bandwidth:.2f} of {device.bandwidth / 1e9:.0f} GB/s, "
-        f"{factors.compute:.2f} of {device.linear_rate / 1e12:.3g} TFLOP/s, and a step's "
+        f"{factors.compute:.2f} of {_rate(device.linear_rate)} TFLOP/s, and a step's "
         f"{factors.step_s * 1e3:.2g} ms + {factors.layer_s * 1e3:.2g} ms a layer + "
         f"{factors.row_s * 1e3:.2g} ms a request; factors {speed.source}."
     )
     return lines
+
+
+def _rate(operations: float) -> str:
+    rate = operations / 1e12
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _balance(each: Balance) -> dict[str, Any]:

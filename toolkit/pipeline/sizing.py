@@ -13,7 +13,15 @@ from toolkit.capacity.host import HostPlan, inference_bytes
 from toolkit.capacity.plan import MemoryPlan
 from toolkit.capacity.prices import Prices
 from toolkit.capacity.roofline import Balance, Device
-from toolkit.capacity.search import Goal, Option, Question, cheapest_of_each, make_replica, search
+from toolkit.capacity.search import (
+    Goal,
+    Option,
+    Question,
+    cheapest_of_each,
+    make_replica,
+    most_drafting,
+    search,
+)
 from toolkit.capacity.serving import (
     Estimate,
     Replica,
@@ -146,6 +154,7 @@ def replica_of(
         draft=host_work(draft, check(draft, Quantization()), inference_bytes(engine))
         if draft is not None
         else None,
+        most_drafting=most_drafting(engine),
     )
 
 
