@@ -178,3 +178,16 @@ def test_a_chart_without_points_is_no_chart() -> None:
     assert line_chart([], "x", "y") == ""
     assert line_chart([Line("a", [])], "x", "y") == ""
     assert "<svg" in line_chart([Line("a", [(0.0, 0.0)])], "x", "y", log_x=True)
+
+
+def test_points_of_the_frontier_say_which_load_they_are(report: BenchReport) -> None:
+    page = render_html(report)
+    marks = re.findall(r'<text class="mark"[^>]*text-anchor="(\w+)">([^<]*)</text>', page)
+    assert sorted(word for _, word in marks) == ["1 user", "1 user", "8 users", "8 users"]
+
+
+def test_marks_stand_where_there_is_room_and_are_no_markup() -> None:
+    line = Line("a", [(0.0, 1.0), (10.0, 2.0)], marks=["<left>", "right"])
+    drawn = line_chart([line], "x", "y")
+    anchors = re.findall(r'class="mark"[^>]*text-anchor="(\w+)">([^<]*)<', drawn)
+    assert anchors == [("start", "&lt;left&gt;"), ("end", "right")]

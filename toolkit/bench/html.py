@@ -130,14 +130,16 @@ def _over_load(report: BenchReport) -> str:
 def _frontier(report: BenchReport) -> str:
     lines = []
     for title, metric in (("median E2E", "e2e"), ("median TTFT", "ttft")):
-        points = [
-            (latency, throughput)
+        found = [
+            (latency, throughput, point.label)
             for point in report.points
             if (latency := _value(point, metric, "p50")) is not None
             and (throughput := _value(point, "output_throughput", None)) is not None
         ]
-        if points:
-            lines.append(Line(title, points, dots=True))
+        if found:
+            points = [(latency, throughput) for latency, throughput, _ in found]
+            marks = [label for _, _, label in found]
+            lines.append(Line(title, points, dots=True, marks=marks))
     return line_chart(lines, _LATENCY_LABEL, "output tokens/s", log_x=True)
 
 

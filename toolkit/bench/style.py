@@ -38,6 +38,7 @@ margin:18px 0}
 figure{margin:0;padding:14px 16px 8px}figcaption{font-weight:600;margin-bottom:6px}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--soft);font-size:11.5px;font-family:inherit}svg .axis{font-size:12.5px}
+svg .mark{font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
 .grid{stroke:var(--rule);stroke-width:1}.line{fill:none;stroke-width:2;stroke-linejoin:round}
 .band{stroke-width:2;opacity:.45}.window{fill:var(--shade)}
 rect.wait,.key.wait{fill:#e69f00;background:#e69f00}
@@ -47,9 +48,10 @@ rect.fail,.key.fail{fill:#c62828;background:#c62828}
 .key{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;
 vertical-align:-1px}
 .scroll{overflow-x:auto;margin:12px 0}table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{padding:8px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
+th,td{padding:8px 7px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
 font-variant-numeric:tabular-nums}
-th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}
+th:first-child,td:first-child{text-align:left;padding-left:12px}
+th:last-child,td:last-child{padding-right:12px}th{white-space:normal;vertical-align:bottom;color:var(--soft);font-weight:600}
 tr:last-child td{border-bottom:0}
 details{padding:10px 16px;margin:12px 0}summary{cursor:pointer;font-weight:600}
 details .scroll{border:0}

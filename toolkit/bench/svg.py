@@ -13,12 +13,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 12.0, 44.0
 
 @dataclass(frozen=True)
 class Line:
-    """A named line; ``band`` holds a low and high value for each point, or None."""
+    """A named line; ``band`` holds a low and high value for each point, or None. ``marks`` are
+    words beside the points."""
 
     name: str
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float] | None] = ()
     dots: bool = False
+    marks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,18 @@ def _line(line: Line, x: Axis, y: Axis, index: int) -> str:
                 f'<circle class="dot f{index % 8}" cx="{at:.1f}" cy="{height:.1f}" r="4">'
                 f"<title>{escape(line.name)}: {label(a)}, {label(b)}</title></circle>"
             )
+    parts += [_mark(word, *place, x) for word, place in zip(line.marks, places, strict=False)]
     return "".join(parts)
+
+
+def _mark(word: str, at: float, height: float, x: Axis) -> str:
+    """Beside the point, on the side that has room."""
+    right = at > (x.near + x.far) / 2
+    anchor = "end" if right else "start"
+    return (
+        f'<text class="mark" x="{at - 9 if right else at + 9:.1f}" y="{height + 4:.1f}" '
+        f'text-anchor="{anchor}">{escape(word)}</text>'
+    )
 
 
 def label(value: float) -> str:
