@@ -5,7 +5,7 @@
 Needs the file deployed. Short interactive and long batch requests arrive at random, together at
 1.5 times what the engine can do; the same arrivals, with other words, go through a gateway of
 either policy (A B, B A ...). The simulator is fitted to other runs, none of which it predicts: a
-calm one, and backlogs of requests that all come at once. There is one before, between and after
+calm one, and backlogs of requests that come within a second. There is one before, between and after
 the measured runs, because a machine's speed drifts, and at 1.5 times the capacity an error of 1%
 in the speed is one of 2% in the queue. Takes about 17 minutes on two quiet cores.
 """
@@ -85,9 +85,12 @@ class Bench:
         self.speeds.append(len(seen) / took)
 
     def backlog(self, slots: int) -> None:
-        """All at once: the engine is full, and mixes prompts with answers, as when saturated."""
+        """Nearly all at once, in an order that gateway and fit agree on.
+
+        The engine is full, and mixes prompts with answers, as when it is saturated.
+        """
         planned = trace(8.0, 120, 13 + len(self.phases))[: BACKLOG * slots]
-        self.learn("backlog", [replace(one, at=0.0) for one in planned])
+        self.learn("backlog", [replace(one, at=0.005 * n) for n, one in enumerate(planned)])
         print(f"         {self.speeds[-1]:.2f} requests/s", flush=True)
 
 

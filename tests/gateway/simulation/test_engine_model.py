@@ -90,4 +90,23 @@ def test_an_engine_fitted_to_requests_predicts_another_load_and_policy(seed: int
     assert runs[1].tokens_per_s(30, 300) == pytest.approx(runs[0].tokens_per_s(30, 300), rel=0.03)
 
 
+def test_a_backlog_that_waited_in_the_gateway_tells_how_fast_the_engine_is_when_full() -> None:
+    fcfs = Scheduling(policy="fcfs", classes=CLASSES)
+    waiting = poisson(load(4.0), 60, 1)[: 6 * TRUE.slots]
+    backlog = [replace(one, at=400 + 0.005 * k) for k, one in enumerate(waiting)]
+    seen = simulate([*poisson(load(0.3), 200, 1), *backlog], fcfs, {"a": TRUE})
+    samples = [
+        replace(sample, sent_at=one.arrived)  # as its client saw it
+        for one in seen.outcomes
+        if (sample := one.sample())
+    ]
+    fitted = fit_requests(BLANK, samples)
+    trace = poisson(load(1.6), 120, 2)
+    for policy in (fcfs, Scheduling(classes=CLASSES)):
+        real, told = (simulate(trace, policy, {"a": each}) for each in (TRUE, fitted))
+        assert told.tokens_per_s(30, 120) == pytest.approx(real.tokens_per_s(30, 120), rel=0.03)
+        for was, guess in zip(real.summary(30), told.summary(30), strict=True):
+            assert guess.ttft_s[1] == pytest.approx(was.ttft_s[1], rel=0.1)
+
+
 CLASSES = Scheduling().classes
