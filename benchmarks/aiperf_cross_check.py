@@ -38,9 +38,9 @@ from aiperf_files import (
     write_for_aiperf,
     write_for_toolkit,
 )
-from environments import HERE, Environment, default_folder, environment
-from loads import busy_share
-from servers import Peer, deployed, launched, ways
+from peer_environments import HERE, Environment, default_folder, environment
+from peer_loads import busy_share
+from peer_servers import Peer, deployed, end_on_sigterm, launched, ways
 
 from toolkit.bench.machine import this_machine
 from toolkit.bench.vocabulary import Tokens
@@ -251,6 +251,7 @@ def main() -> None:
     add("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     add("--output", type=Path, default=HERE.parent / "results" / "aiperf.md")
     options = parser.parse_args()
+    end_on_sigterm()
     options.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -23,12 +23,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from environments import HERE, Environment, default_folder, environment
-from loads import Measurement, Method, check_counts, measure
-from servers import KV_GIB, MAX_LENGTH, MOST_AT_ONCE, Peer, checkpoint, deployed, ways
-from servers import transformers as transformers_peer
-from servers import vllm as vllm_peer
-from summary import figures_table, quietness, ratio_table
+from peer_environments import HERE, Environment, default_folder, environment
+from peer_loads import Measurement, Method, check_counts, measure
+from peer_servers import (
+    KV_GIB,
+    MAX_LENGTH,
+    MOST_AT_ONCE,
+    Peer,
+    checkpoint,
+    deployed,
+    end_on_sigterm,
+    ways,
+)
+from peer_servers import transformers as transformers_peer
+from peer_servers import vllm as vllm_peer
+from peer_summary import figures_table, quietness, ratio_table
 
 from toolkit.bench.machine import this_machine
 from toolkit.spec.loading import load
@@ -178,6 +187,7 @@ def _words(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Start, measure, write."""
     options = parse()
+    end_on_sigterm()
     options.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         session = start(options, stack)

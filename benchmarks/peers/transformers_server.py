@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import queue
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +85,7 @@ class Batch(BaseStreamer, LogitsProcessor):
     def end(self) -> None:
         """Nothing is left to send."""
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Forbid the end of text where an answer is too short yet."""
         short = [row for row, call in enumerate(self._calls) if call.tokens < call.least]
         if short:
@@ -116,11 +118,16 @@ class Generator:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        while True:
-            calls = [self.waiting.get()]
-            while len(calls) < self._most and not self.waiting.empty():
-                calls.append(self.waiting.get())
-            self._generate(calls)
+        try:
+            while True:
+                calls = [self.waiting.get()]
+                while len(calls) < self._most and not self.waiting.empty():
+                    calls.append(self.waiting.get())
+                self._generate(calls)
+        except BaseException:
+            # Without this thread nobody is ever answered.
+            traceback.print_exc()
+            os._exit(1)
 
     @torch.inference_mode()
     def _generate(self, calls: list[Call]) -> None:

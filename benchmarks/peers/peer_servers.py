@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import HERE, Environment
+from peer_environments import HERE, Environment
 
 from toolkit.bench.endpoint import Deployed, find_deployed
 from toolkit.serving import probe
@@ -53,6 +53,11 @@ class Peer:
         """Go on."""
         if self.group is not None:
             os.killpg(self.group, signal.SIGCONT)
+
+
+def end_on_sigterm() -> None:
+    """Leave no server behind when this program is told to end, either."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def toolkit(*words: object) -> str:

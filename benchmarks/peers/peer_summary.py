@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from loads import Measurement
+from peer_loads import Measurement
 
 LOADED = 0.15
 """More than this share of the cores busy with other things, and the machine was not quiet."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from servers import Peer
+from peer_servers import Peer
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def bench(peer: Peer, method: Method, words: Sequence[object]) -> dict[str, obje
 
 def check_counts(peer: Peer, method: Method, prompt: int = 96, output: int = 24) -> None:
     """Warm up; and make sure that it counts and generates exactly the tokens asked for."""
-    words = ["--concurrency", 8, "--requests", 16, "--seed", method.seed + 900 + peer.offset]
+    words = ["--concurrency", 4, "--requests", 4, "--seed", method.seed + 900 + peer.offset]
     words += ["--prompt-tokens", prompt, "--output-tokens", output]
+    words += ["--with", "stop.warmup_requests=4"]
     found = bench(peer, method, words)["points"][0]["distributions"]  # type: ignore[index]
     for name, wanted in (("prompt_tokens", prompt), ("output_tokens", output)):
         seen = {found[name]["curve"][0], found[name]["curve"][-1]}
