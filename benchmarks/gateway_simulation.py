@@ -40,8 +40,8 @@ from toolkit.spec.gateway import Scheduling  # noqa: E402
 
 GPU = EngineModel(
     step_s=0.008,
-    prefill_s=30e-6,
-    decode_s=1e-4,
+    prefill_s=37e-6,
+    decode_s=1.25e-4,
     context_s=2e-8,
     slots=128,
     kv_tokens=400_000,
