@@ -58,6 +58,10 @@ class WholeSink:
 class StreamSink:
     """Sends pieces as they come; while the client does not read, they are merged.
 
+    What waits for one client takes at most twice ``max_buffer`` (what is kept, and what has been
+    made of it for the server) and the server's own
+    :data:`~toolkit.gateway.openai.protocol.WRITE_BUFFER`; one that leaves more is let go.
+
     Args:
         exchange: The way to the client.
         tally: How far it has come.
