@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,3 +146,38 @@ def test_a_key_is_not_refused_for_anothers_queue() -> None:
             made.withdraw(late.ticket, now)
     assert refused > 100
     assert submit("modest")
+
+
+def full_of_greedy(policy: str = "latency_aware") -> tuple[Scheduler, Callable[[str], bool]]:
+    """A scheduler whose 20 places one key has taken, and who else may wait."""
+    section = {"policy": policy, "classes": {"c": {"weight": 1, "max_queued": 20}}}
+    made = Scheduler.of(Scheduling.model_validate(section))
+    made.add_replica(ReplicaSpec("r", "m", slots=1, kv_tokens=0), 0.0)
+    names = itertools.count()
+
+    def submit(owner: str) -> bool:
+        ticket = Ticket(str(next(names)), "m", "c", 64, 64, (), 0.0, owner=owner)
+        return made.submit(ticket, 0.0) is None
+
+    while submit("greedy"):
+        pass
+    return made, submit
+
+
+def test_a_key_that_fills_the_queue_keeps_no_other_out() -> None:
+    made, submit = full_of_greedy()
+    assert sum(submit("modest") for _ in range(30)) == 10
+    assert sum(submit("third") for _ in range(30)) == 7
+    assert not submit("greedy")
+    assert made.snapshot(0.0).queued["c"] == 37
+
+
+def test_places_on_top_are_bounded() -> None:
+    made, submit = full_of_greedy()
+    assert sum(submit(f"key{n}") for n in range(100)) == 20
+    assert made.snapshot(0.0).queued["c"] == 40
+
+
+def test_in_order_of_arrival_a_full_queue_is_full_for_everybody() -> None:
+    _, submit = full_of_greedy("fcfs")
+    assert not submit("modest")

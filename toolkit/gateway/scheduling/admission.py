@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.lane import Lane
+from toolkit.gateway.scheduling.queued import Queued
 from toolkit.gateway.scheduling.replica import Job
 from toolkit.gateway.scheduling.tickets import Refusal
 
@@ -15,11 +16,11 @@ _QUEUE_PART = 0.1  # of a full queue that should have gone before it is worth co
 
 
 def refusal(
-    job: Job, policy: ClassPolicy, lane: Lane | None, queued: int, now: float
+    job: Job, policy: ClassPolicy, lane: Lane | None, queued: Queued, now: float
 ) -> Refusal | None:
     """Why a new job is not taken, or None; fills in what it is expected to need.
 
-    ``queued`` are the requests of its class that wait already. Whether one comes in time is judged
+    ``queued`` counts the requests that wait already. Whether one comes in time is judged
     only by a pace that has been measured; a TTFT target is an aim, not a limit.
     """
     ticket = job.ticket
@@ -34,8 +35,8 @@ def refusal(
             "too_large", f"{asked} tokens of prompt and answer; the KV cache holds {most}", 0.0
         )
     wait = lane.foresee(job, now)
-    if queued >= policy.max_queued:
-        message = f"{queued} requests of class {policy.name} wait already"
+    if queued.full_for(ticket, policy):
+        message = f"{queued.of(policy.name)} requests of class {policy.name} wait already"
         return Refusal("queue_full", message, _retry(wait * _QUEUE_PART))
     return _too_late(job, policy, lane, wait, now)
 

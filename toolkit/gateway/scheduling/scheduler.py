@@ -9,6 +9,7 @@ from toolkit.gateway.scheduling.admission import refusal
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.expiry import Expiries
 from toolkit.gateway.scheduling.lane import Lane
+from toolkit.gateway.scheduling.queued import Queued
 from toolkit.gateway.scheduling.replica import Job, Replica
 from toolkit.gateway.scheduling.tickets import (
     Assignment,
@@ -42,7 +43,7 @@ class Scheduler:
         self._lanes: dict[str, Lane] = {}
         self._where: dict[str, Lane] = {}  # by replica
         self._jobs: dict[str, Job] = {}
-        self._queued: Counter[str] = Counter()
+        self._queued = Queued(shared=scheduling.policy == "latency_aware")
         self._running: Counter[str] = Counter()
         self._expiries = Expiries()
 
@@ -114,7 +115,7 @@ class Scheduler:
             raise ValueError(f"ticket {ticket.id} is there already")
         lane = self._lanes.get(ticket.model)
         job = Job(ticket)
-        refused = refusal(job, policy, lane, self._queued[policy.name], now)
+        refused = refusal(job, policy, lane, self._queued, now)
         if refused is not None or lane is None:
             return refused
         self._jobs[ticket.id] = job
@@ -123,7 +124,7 @@ class Scheduler:
 
     def _wait(self, job: Job, lane: Lane) -> None:
         lane.push(job)
-        self._queued[job.ticket.request_class] += 1
+        self._queued.add(job.ticket)
         self._expiries.waits(job, self._classes[job.ticket.request_class])
 
     def dispatch(self, now: float) -> list[Assignment]:
@@ -132,7 +133,7 @@ class Scheduler:
         sent = []
         for lane in self._lanes.values():
             for job in lane.dispatch(now):
-                self._queued[job.ticket.request_class] -= 1
+                self._queued.remove(job.ticket)
                 self._expiries.runs(job)
                 sent.append(Assignment(job.ticket.id, job.replica or ""))
         return sent
@@ -190,7 +191,7 @@ class Scheduler:
     def _unqueue(self, job: Job, lane: Lane) -> None:
         if not job.expired:
             lane.discard(job)
-            self._queued[job.ticket.request_class] -= 1
+            self._queued.remove(job.ticket)
 
     def requeue(
         self, ticket: str, now: float, *, full_until: float | None = None
