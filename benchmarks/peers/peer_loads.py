@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from peer_cpu import cpu_seconds
 from peer_servers import Peer
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One peer under one load, once. Times in ms; ``background`` is the share of all cores that
-    was busy just before, when nobody was measured."""
+    was busy just before, when nobody was measured; ``server_cpu`` the server's processor seconds
+    per 1,000 output tokens of the whole run, warm-up included."""
 
     round: int
     peer: str
@@ -33,6 +35,7 @@ class Measurement:
     output_tokens: float
     client_saturated: bool
     background: float
+    server_cpu: float
 
     def as_json(self) -> dict[str, object]:
         """Plain data."""
@@ -81,14 +84,22 @@ def measure(peer: Peer, method: Method, number: int, scenario: Path, users: int)
     seed = method.seed + 10 * number + peer.offset
     words = ["--scenario", scenario, "--concurrency", users, "--seed", seed]
     words += ["--duration", method.duration, "--warmup", method.warmup]
+    before = cpu_seconds(peer.root)
     report = bench(peer, method, words)
-    return read_report(report, number, peer.name, scenario.stem, users, background)
+    spent = cpu_seconds(peer.root) - before
+    return read_report(report, number, peer.name, scenario.stem, users, background, spent)
 
 
 def read_report(
-    report: dict[str, object], number: int, peer: str, workload: str, users: int, background: float
+    report: dict[str, object],
+    number: int,
+    peer: str,
+    workload: str,
+    users: int,
+    background: float,
+    spent: float,
 ) -> Measurement:
-    """The figures of one load's report."""
+    """The figures of one load's report; ``spent`` are the server's processor seconds."""
     point = report["points"][0]  # type: ignore[index]
     spread, totals = point["distributions"], point["totals"]
 
@@ -111,7 +122,13 @@ def read_report(
         output_tokens=quantile("output_tokens", "mean"),
         client_saturated=any(repeat["client"]["reasons"] for repeat in point["repeats"]),
         background=background,
+        server_cpu=1000 * spent / sum(span["output_tokens"] for span in _spans(point)),
     )
+
+
+def _spans(point: dict[str, list[dict[str, list[dict[str, float]]]]]) -> list[dict[str, float]]:
+    """All requests of a load, those of the warm-up included."""
+    return [span for repeat in point["repeats"] for span in repeat["spans"]]
 
 
 def busy_share(seconds: float) -> float:

@@ -18,6 +18,7 @@ from peer_environments import HERE, Environment
 from toolkit.bench.endpoint import Deployed, find_deployed
 from toolkit.serving import probe
 from toolkit.serving.ports import choose_one
+from toolkit.serving.state import RunDirectory
 from toolkit.spec.loading import load
 
 READY_WITHIN = 900.0
@@ -31,15 +32,17 @@ KV_GIB = 1
 class Peer:
     """One way to ask for completions.
 
-    ``group`` is the process group of a server that is stopped (SIGSTOP) while others are
-    measured; None for the toolkit's, which its supervisor would take for hung. ``offset`` sets
-    prompts apart from those of another way to the same server, whose KV cache holds them.
+    ``root`` is the process that started all of the server. ``group`` is the process group of a
+    server that is stopped (SIGSTOP) while others are measured; None for the toolkit's, which its
+    supervisor would take for hung. ``offset`` sets prompts apart from those of another way to
+    the same server, whose KV cache holds them.
     """
 
     name: str
     url: str
     model: str
     protocol: str
+    root: int
     group: int | None = None
     users: tuple[int, ...] = (1, 8, 32)
     offset: int = 0
@@ -86,11 +89,14 @@ def deployed(file: Path, workspace: Path, *settings: str) -> Iterator[Deployed]:
         toolkit("stop", name, *place)
 
 
-def ways(found: Deployed, name: str) -> list[Peer]:
+def ways(found: Deployed, name: str, workspace: Path) -> list[Peer]:
     """A deployment's OpenAI API and its Triton."""
+    state = RunDirectory(workspace, name).read()
+    assert state is not None, f"{name} does not run"
+    root = state.supervisor_pid
     return [
-        Peer(f"{name}, gateway", found.url("openai"), name, "openai"),
-        Peer(f"{name}, Triton gRPC", found.url("grpc"), name, "grpc", offset=1),
+        Peer(f"{name}, gateway", found.url("openai"), name, "openai", root),
+        Peer(f"{name}, Triton gRPC", found.url("grpc"), name, "grpc", root, offset=1),
     ]
 
 
@@ -116,7 +122,7 @@ def vllm(home: Environment, model: Path, title: str, cores: str, logs: Path) -> 
     words += ["--dtype", "bfloat16", "--max-model-len", str(MAX_LENGTH)]
     words += ["--max-num-seqs", str(MOST_AT_ONCE), "--enable-prompt-tokens-details"]
     with launched(title, [str(home.python), *words], settings, logs) as (port, group):
-        yield Peer(title, f"http://127.0.0.1:{port}", "peer", "openai", group)
+        yield Peer(title, f"http://127.0.0.1:{port}", "peer", "openai", group, group)
 
 
 @contextmanager
@@ -129,7 +135,7 @@ def transformers(
     words += ["--name", "peer", "--batch", str(batch)]
     settings = {"HF_HUB_OFFLINE": "1"}
     with launched(title, words, settings, logs) as (port, group):
-        yield Peer(title, f"http://127.0.0.1:{port}", "peer", "openai", group, tuple(users))
+        yield Peer(title, f"http://127.0.0.1:{port}", "peer", "openai", group, group, tuple(users))
 
 
 @contextmanager

@@ -60,15 +60,15 @@ def figures_table(found: Sequence[Measurement], workload: str) -> Iterator[str]:
     """A row for each number of users and peer."""
     yield (
         "| users | server | tokens/s | TTFT p50 ms | TTFT p95 ms | ITL p50 ms | TPOT p50 ms "
-        "| E2E p50 ms | prompt from cache |"
+        "| E2E p50 ms | server CPU s | prompt from cache |"
     )
-    yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     chosen = [one for one in found if one.workload == workload]
     for users in sorted({one.users for one in chosen}):
         here = of_load(found, workload, users)
         for name in peers(here):
             cells = [_spread(here, name, "tokens_per_s"), _spread(here, name, "ttft_p50")]
-            for field in ("ttft_p95", "itl_p50", "tpot_p50", "e2e_p50"):
+            for field in ("ttft_p95", "itl_p50", "tpot_p50", "e2e_p50", "server_cpu"):
                 cells.append(f"{_median(here, name, field):,.3g}")
             cells.append(f"{_median(here, name, 'kv_reuse'):.0%}")
             yield f"| {users} | {name} | {' | '.join(cells)} |"

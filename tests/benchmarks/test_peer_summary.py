@@ -30,6 +30,7 @@ def measured(
         output_tokens=64.0,
         client_saturated=False,
         background=background,
+        server_cpu=3.0,
     )
 
 
