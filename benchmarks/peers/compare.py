@@ -147,7 +147,7 @@ def write(found: Sequence[Measurement], session: Session, options: argparse.Name
         "server reported exactly the tokens asked for. Medians over rounds, in brackets lowest "
         "and highest. The toolkit's two ways lead to one server; they are asked different prompts "
         "of the same lengths. Server CPU is the processor time of all of a server's processes per "
-        "1,000 tokens that reached its clients while it was measured, warm-up included; threads that "
+        "1,000 tokens that reached its clients meanwhile, warm-up included; threads that "
         "wait by spinning count.",
         "",
         f"## {session.ours} against vLLM",
