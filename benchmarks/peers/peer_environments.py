@@ -42,9 +42,9 @@ def default_folder() -> Path:
 
 
 def environment(folder: Path, name: str) -> Environment:
-    """The environment of ``requirements-<name>.txt``, made at first and when the file changes."""
+    """The environment of ``requirements-<name>.txt``, made at first and when a version changes."""
     requirements = HERE / f"requirements-{name}.txt"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    digest = hashlib.sha256("".join(_packages(requirements)).encode()).hexdigest()
     found = Environment(folder / name)
     mark = found.folder / "requirements.sha256"
     if mark.is_file() and mark.read_text() == digest:
@@ -55,3 +55,8 @@ def environment(folder: Path, name: str) -> Environment:
     subprocess.run([*pip, "--no-deps", "-r", requirements], check=True)
     mark.write_text(digest)
     return found
+
+
+def _packages(requirements: Path) -> list[str]:
+    lines = requirements.read_text().splitlines(keepends=True)
+    return [line for line in lines if not line.startswith("#")]
