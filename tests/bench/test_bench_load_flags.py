@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 from grpc_double import response, serving
+from test_bench_reports import report_of, run_of
 
 from toolkit.bench.files import read_report
+from toolkit.bench.load import ClosedLoop
 from toolkit.bench.workload import TraceFile
 from toolkit.cli.app import run
+from toolkit.cli.bench.judge import JudgeFlags, judge
 from toolkit.cli.bench.measure import within_limits
 from toolkit.cli.bench.place import Place
+from toolkit.errors import EnvironmentError_
 
 TRACE = "".join(
     json.dumps({"timestamp": n * 10, "input_length": 20 + n, "output_length": 2, "hash_ids": [1]})
@@ -133,3 +137,10 @@ def test_a_trace_is_held_to_what_the_deployment_takes(trace: Path) -> None:
     assert within_limits(own, Place("u", "m", None, max_input_len=24, max_seq_len=25)) == own
     assert within_limits(workload, Place("u", "m", None)) == workload
     assert held.mean_output() == 1.0
+
+
+def test_a_run_that_lost_a_load_process_is_exit_code_3() -> None:
+    lost = report_of((ClosedLoop(concurrency=2), [run_of(0.01)]), failure="process 2 died")
+    with pytest.raises(EnvironmentError_, match="process 2 died") as caught:
+        judge(lost, JudgeFlags())
+    assert caught.value.exit_code == 3

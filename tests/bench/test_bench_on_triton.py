@@ -129,3 +129,16 @@ def test_history_of_real_answers_is_found_in_the_servers_cache(
         target, unrelated, ClosedLoop(concurrency=4), Options(stop=Stop(requests=16), seed=6)
     )
     assert cold.points[0].totals["kv_reuse"].value < 0.1
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http-stream"])
+def test_several_processes_load_one_triton(echo_server: RunningServer, protocol: Protocol) -> None:
+    workload = Independent.model_validate({"prompt_tokens": 4, "output_tokens": 5})
+    options = Options(stop=Stop(requests=40, warmup_requests=4), processes=2)
+    target = target_of(echo_server, protocol)
+    (point,) = run(target, workload, ClosedLoop(concurrency=6), options).points
+    (repeat,) = point.repeats
+    assert (repeat.requests, repeat.completed) == (40, 40)
+    assert repeat.client.processes == 2
+    assert sum(span.output_tokens for span in repeat.spans) == 200
+    assert len({span.intended for span in repeat.spans}) > 6

@@ -278,6 +278,7 @@ def test_the_report_is_written_with_table_and_plot(tmp_path: Path) -> None:
     assert report.found_rate
     text = render_markdown(report)
     assert report.found_rate.sentence in text
+    assert "the highest rate with 95.0% in the SLO, to 50.0%; constant arrivals" in text
     assert "| 282.8 | met |" in text
     assert "| 400 | missed |" in text
     page = render_html(report)

@@ -41,8 +41,12 @@ class Client:
 
     async def __aenter__(self) -> Client:
         self.info = await self._target.open()
-        if self._fleet:
-            await self._fleet.open()
+        try:
+            if self._fleet:
+                await self._fleet.open()
+        except BaseException:
+            await self._target.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -87,11 +87,16 @@ def facts(report: BenchReport) -> Iterator[tuple[str, str]]:
     if target.server:
         yield "server", target.server
     yield "workload", _workload(report)
-    if stop.requests:
+    if report.found_rate:
+        yield "searched", report.found_rate.search.described
+    elif stop.requests:
         yield "measured", f"{stop.requests} requests after {stop.warmup_requests} of warm-up"
     else:
         yield "measured", f"{stop.duration:g} s after {stop.warmup:g} s of warm-up"
     yield "repeats", str(max(len(point.repeats) for point in report.points))
+    processes = max(one.client.processes for point in report.points for one in point.repeats)
+    if processes > 1:
+        yield "client", f"{processes} processes"
     for name, objective in report.objectives.items():
         limits = objective.model_dump(exclude_none=True)
         text = ", ".join(f"{key.removesuffix('_ms').upper()} {v:g} ms" for key, v in limits.items())

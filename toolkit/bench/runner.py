@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
@@ -132,7 +133,7 @@ def _notes(workload: Workload, points: Sequence[Point], counted_by: str) -> Iter
         if reasons:
             yield (
                 f"{point.label}: the client was saturated, so these figures are not the "
-                f"server's alone: {'; '.join(sorted(reasons))}"
+                f"server's alone: {'; '.join(sorted(reasons))}{_remedy(point)}"
             )
         for error in point.errors:
             yield f"{point.label}: {error.count} x {error.kind}: {error.example}"
@@ -150,3 +151,10 @@ def _trace_notes(workload: TraceFile, points: Sequence[Point]) -> Iterator[str]:
         sent = max(len(one.spans) for one in point.repeats)
         if isinstance(point.load, TraceLoop) and sent < len(replay.arrivals):
             yield f"{point.label}: {sent} of the trace's {len(replay.arrivals)} requests were sent"
+
+
+def _remedy(point: Point) -> str:
+    """More processes help where there are cores for them."""
+    processes = max(one.client.processes for one in point.repeats)
+    more = len(os.sched_getaffinity(0)) > processes
+    return f" (from {processes} process{'es' if processes > 1 else ''}: try more)" if more else ""

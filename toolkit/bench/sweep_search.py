@@ -62,6 +62,14 @@ class RateSearch(Section):
         """
         raise SpecError("a search for a rate has no loads of its own", where="load.type")
 
+    @property
+    def described(self) -> str:
+        """How it is done, for a report."""
+        return (
+            f"the highest rate with {self.share:.1%} in the SLO, to {self.tolerance:.1%}; "
+            f"{self.arrivals} arrivals, windows for at least {self.requests} requests"
+        )
+
     def load(self, rate: float) -> Load:
         """The load at one rate."""
         if self.arrivals == "trace":
