@@ -93,6 +93,16 @@ def test_a_saturated_client_proves_nothing(saturated: bool) -> None:
     assert ended == ("error" if saturated else "passed")
 
 
+def test_a_run_that_broke_off_says_why() -> None:
+    made = report(Server(), 1, repeats=1, seconds=0.5, failure="load process 2 died")
+    (case,) = [
+        one
+        for one in cases(made, on_errors=False, least_good=None)
+        if "came to its end" in one.name
+    ]
+    assert (case.outcome, case.message) == ("error", "load process 2 died")
+
+
 def test_an_ablation_has_no_verdict_to_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

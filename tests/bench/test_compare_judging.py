@@ -15,6 +15,8 @@ from toolkit.bench.load import ClosedLoop
 from toolkit.bench.metrics import Objective
 from toolkit.bench.report import BenchReport, Estimate, Point, Repeat, Series, TargetFacts
 from toolkit.bench.statistics import t_quantile
+from toolkit.bench.sweep_report import FoundRate
+from toolkit.bench.sweep_search import RateSearch
 from toolkit.bench.workload import Independent
 from toolkit.errors import SpecError
 
@@ -258,3 +260,14 @@ def test_rows_tell_better_from_worse() -> None:
     assert found(70, "ttft.p95") == "better"
     assert found(130, "output_throughput") == "better"
     assert found(101, "output_throughput") == "none seen"
+
+
+def test_searches_that_tried_no_common_load_are_refused_with_what_they_found() -> None:
+    search = RateSearch(type="search")
+    rate = FoundRate(search=search, rate=3.5, above=4.0, bound="server", verdicts={}, probes=())
+    base = of(100).model_copy(update={"found_rate": rate})
+    elsewhere = report(point(5, [repeat({"ttft.p95": 1.0})] * 5), found_rate=rate)
+    with pytest.raises(SpecError) as caught:
+        compare(base, elsewhere)
+    assert any("new: 3.5 sessions a second keep" in line for line in caught.value.details)
+    assert any("3.5 sessions" in line for line in compare(base, base).differing)

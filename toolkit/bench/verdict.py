@@ -34,8 +34,8 @@ def _cases(report: BenchReport, on_errors: bool, least_good: float | None) -> It
 
 def _whole(report: BenchReport) -> Case:
     name = "the run came to its end"
-    if report.partial:
-        return Case(name, "error", "interrupted", "\n".join(report.notes))
+    if report.partial or report.failure:
+        return Case(name, "error", report.failure or "interrupted", "\n".join(report.notes))
     return Case(name, "passed", f"{len(report.points)} loads measured")
 
 

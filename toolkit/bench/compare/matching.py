@@ -41,6 +41,7 @@ def pairs(base: BenchReport, new: BenchReport) -> tuple[Pair, ...]:
             details=[
                 f"base: {', '.join(point.label for point in base.points)}",
                 f"new: {', '.join(point.label for point in new.points)}",
+                *_found_rates(base, new),
             ],
         )
     return tuple(found)
@@ -50,6 +51,7 @@ def differences(base: BenchReport, new: BenchReport, common: tuple[Pair, ...]) -
     """What a reader has to know before blaming the change on what was changed."""
     for name in ("target", "machine", "stop", "objectives"):
         yield from _changed(name, _plain(getattr(base, name)), _plain(getattr(new, name)))
+    yield from _found_rates(base, new)
     for side, report, index in (("base", base, 0), ("new", new, 1)):
         if report.partial:
             yield f"{side} was interrupted"
@@ -68,6 +70,13 @@ def differences(base: BenchReport, new: BenchReport, common: tuple[Pair, ...]) -
                 f"{after.label}: {failed[1]:.1%} of the requests failed ({failed[0]:.1%} in "
                 "base), and those have no latency"
             )
+
+
+def _found_rates(base: BenchReport, new: BenchReport) -> Iterator[str]:
+    """What searches for the highest rate found: each tries loads of its own."""
+    for side, report in (("base", base), ("new", new)):
+        if report.found_rate:
+            yield f"{side}: {report.found_rate.sentence}"
 
 
 def same_objectives(base: BenchReport, new: BenchReport) -> bool:
