@@ -39,6 +39,10 @@ _PROCESS = 180 * 2**20
 """What the process of a deployed model holds beside the graph: 105 MiB of Python, NumPy and
 OpenVINO's libraries, 75 of the tokenizer's, the server's and this repository's modules."""
 
+_SCALE = 4
+_U8_SCALES = 8
+"""Bytes of scale and zero point beside each head of a token in an 8-bit cache: two float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
