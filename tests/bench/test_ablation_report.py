@@ -222,8 +222,8 @@ def test_markdown_holds_the_ratios_and_what_was_left_out(report: AblationReport)
     assert row.count("|") == 8
     assert "speculation: is <not> set" in text
     assert "engine.limits.max_batch_size = 1" in text
-    assert "median TTFT, later turns 5.00 times lower" not in text  # the step is 10x
-    assert "median TTFT, later turns 10.0 times lower" in text
+    assert "median TTFT of later turns 5.00 times lower" not in text  # the step is 10x
+    assert "median TTFT of later turns 10.0 times lower" in text
 
 
 def test_a_step_that_does_not_help_says_where_it_does() -> None:

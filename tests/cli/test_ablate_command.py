@@ -80,7 +80,7 @@ def test_by_default_it_measures_the_whole_ladder_with_its_own_scenario(
     seen = asked(file, "--ablate")
     assert seen["rungs"] == ["all"]
     method = seen["method"]
-    assert (method.rounds, method.users, method.stop.requests) == (3, 32, 96)
+    assert (method.rounds, method.users, method.stop.requests) == (3, 32, 64)
     assert method.timeout >= 3600
     assert seen["workspace"].root == Path(file).parent / ".toolkit"
     shown = capsys.readouterr()
@@ -159,7 +159,7 @@ def test_its_schema_is_published(capsys: pytest.CaptureFixture[str]) -> None:
         (("--ablate", "--url", "grpc://h:1"), "--ablate"),
         (("--ablate", "--protocol", "http"), "--ablate"),
         (("--ablate", "--model", "x"), "--ablate"),
-        (("--ablate", "--with", "workload.turns=9"), "max_input_len"),
+        (("--ablate", "--with", "workload.turns=30"), "max_input_len"),
         (("--ablate", "--find-rate", "--slo-ttft-ms", "500"), "a search has none"),
     ],
 )

@@ -220,6 +220,22 @@ def test_what_belongs_to_a_feature_goes_with_it() -> None:
     assert made.quantization.kv_cache == "none"
 
 
+@pytest.mark.parametrize(
+    ("runtime", "weights", "lowest"),
+    [("openvino", "fp8", "auto"), ("openvino", "none", "auto"), ("pytorch", "fp8", "bfloat16")],
+)
+def test_16_bit_arithmetic_is_a_step_down_on_cpus_only(
+    runtime: str, weights: str, lowest: str
+) -> None:
+    asked = deployment(
+        quantization={"weights": weights},
+        engine={"runtime": runtime, "dtype": "bfloat16", "speculation": None},
+        serving={"gpu": "H100"},
+    )
+    steps = {rung.key: rung.deployment.engine.dtype for rung in ladder(asked).steps}
+    assert (steps["naive"], steps["quantization"]) == (lowest, "bfloat16")
+
+
 def test_it_is_measured_alone_and_nobody_is_refused_for_waiting() -> None:
     asked = deployment(
         serving={"host": "0.0.0.0", "default_deadline": 5.0, "ready_timeout": 77.0},

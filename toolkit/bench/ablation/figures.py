@@ -25,7 +25,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("e2e.p50", "median E2E", "ms", "lower"),
     Metric("e2e.p95", "E2E p95", "ms", "lower"),
     Metric("ttft.p50", "median TTFT", "ms", "lower"),
-    Metric("ttft_later.p50", "median TTFT, later turns", "ms", "lower"),
+    Metric("ttft_later.p50", "median TTFT of later turns", "ms", "lower"),
     Metric("itl.p50", "median ITL", "ms", "lower"),
     Metric("itl.p95", "ITL p95", "ms", "lower"),
     Metric("tpot.p50", "median TPOT", "ms", "lower"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.doctor.need import resolved_runtime
 from toolkit.spec.models import Batching, Deployment, KvCache, Quantization
 
 STATIC, IN_FLIGHT = "static", "in-flight"
@@ -86,14 +87,26 @@ def _forgetful(deployment: Deployment) -> Mapping[str, Any]:
 
 def _full_precision(deployment: Deployment) -> Mapping[str, Any]:
     tensorrt = deployment.engine.tensorrt
-    engine: dict[str, Any] = {}
+    kernels: dict[str, Any] = {}
     if tensorrt.gemm_plugin in _FP_GEMMS:
-        engine["gemm_plugin"] = None
+        kernels["gemm_plugin"] = None
     for name in ("low_latency_gemm", "user_buffer"):  # they are for fp8 weights only
         if getattr(tensorrt, name):
-            engine[name] = False
+            kernels[name] = False
+    engine: dict[str, Any] = {"tensorrt": kernels} if kernels else {}
+    if _computes_in_16_bits(deployment):
+        engine["dtype"] = "auto"
     formats = {"weights": Quantization().weights, "kv_cache": Quantization().kv_cache}
-    return {"quantization": formats, **({"engine": {"tensorrt": engine}} if engine else {})}
+    return {"quantization": formats, **({"engine": engine} if engine else {})}
+
+
+def _computes_in_16_bits(deployment: Deployment) -> bool:
+    """Whether the file asks for less than the CPU runtime's float32.
+
+    On GPUs 16 bits are the checkpoint's own, and no step down.
+    """
+    on_cpu = resolved_runtime(deployment) == "openvino"
+    return on_cpu and deployment.engine.dtype == "bfloat16"
 
 
 def _undrafted(deployment: Deployment) -> Mapping[str, Any]:
@@ -118,7 +131,8 @@ def _lacks_in_flight(deployment: Deployment) -> str | None:
 
 def _lacks_formats(deployment: Deployment) -> str | None:
     formats = deployment.quantization
-    if formats.weights == "none" and formats.kv_cache in ("none", "auto"):
+    plain = formats.weights == "none" and formats.kv_cache in ("none", "auto")
+    if plain and not _computes_in_16_bits(deployment):
         return "quantization.weights is none in the file"
     return None
 
@@ -164,8 +178,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "quantization",
         "quantization",
-        "Weights take fewer bytes: it pays where memory bandwidth is the limit, at few requests a "
-        "step.",
+        "Weights, KV cache and on CPUs arithmetic have fewer bits: it pays where memory bandwidth "
+        "is the limit, and where the processor computes faster in the format.",
         _lacks_formats,
         _full_precision,
     ),
