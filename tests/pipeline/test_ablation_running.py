@@ -26,6 +26,7 @@ from toolkit.pipeline.ablation.running import Where, ablate
 from toolkit.pipeline.ablation.serving import Built
 from toolkit.pipeline.ablation.slots import SlotStore
 from toolkit.progress import Silent
+from toolkit.serving.state import RunDirectory
 from toolkit.spec.models import Deployment
 from toolkit.workspace import Workspace
 
@@ -236,8 +237,17 @@ def test_without_a_folder_the_newest_that_fits_is_resumed(bench: Bench, tmp_path
     for day, requests in (("20260101", 12), ("20260102", 12), ("20260103", 13)):
         method = replace(METHOD, stop=Stop(requests=requests))
         go(tmp_path, method, folder=parent / f"m-ablation-{day}-000000")
+    SlotStore(parent / "m-ablation-20260104-000000").begin(METHOD.identity(1))  # nothing finished
     _, folder = go(tmp_path, resume=True)
     assert folder.name == "m-ablation-20260102-000000"
+
+
+def test_two_at_once_would_stop_each_others_servers(bench: Bench, tmp_path: Path) -> None:
+    other = RunDirectory(tmp_path, "m-ablation").lock("ablation", wait=False)
+    with other, pytest.raises(ServerError, match="running already"):
+        go(tmp_path)
+    assert bench.measured == []
+    go(tmp_path)
 
 
 def test_a_server_beside_it_is_told(

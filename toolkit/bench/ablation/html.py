@@ -22,7 +22,7 @@ h3{font-size:15px;margin:22px 0 4px}
 _TILES = (
     ("e2e.p50", "lower median end-to-end latency"),
     ("output_throughput", "as many tokens a second"),
-    ("ttft_later.p50", "lower median TTFT, later turns"),
+    ("ttft_later.p50", "lower median TTFT of later turns"),
     ("ttft.p50", "lower median TTFT"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -71,29 +72,54 @@ def ablate(
 
     Raises:
         SpecError: no such rung, or nothing to resume.
-        ToolkitError: a build failed, or no rung could be measured at all.
+        ServerError: another ablation of it runs, or no rung could be measured at all.
+        ToolkitError: a build failed.
         KeyboardInterrupt: interrupted before anything was measured.
     """
     measured = as_measured(deployment, method.users)
-    made = _derive(measured, workspace, where.offline, progress)
-    chosen = made.chosen(rungs)
-    for one in made.left_out:
-        progress.note(f"left out: {one.title}: {one.reason}")
-    doubts = tuple(_beside(deployment.name, workspace))
-    for doubt in doubts:
-        progress.note(doubt)
-    store, seed = _open(deployment, workspace, method, where)
-    state = _State(made, {}, {}, doubts)
+    with _alone(deployment.name, measured.name, workspace):
+        made = _derive(measured, workspace, where.offline, progress)
+        chosen = made.chosen(rungs)
+        state = _State(made, {}, {}, tuple(_beside(deployment.name, workspace)))
+        for line in state.doubts:
+            progress.note(line)
+        store, seed = _open(deployment, workspace, method, where)
+        _climb(state, chosen, store, workspace, replace(method, seed=seed), where.offline, progress)
+    return _report(state, chosen, method), store.folder
+
+
+@contextmanager
+def _alone(name: str, served: str, workspace: Workspace) -> Iterator[None]:
+    """Two at once would stop each other's servers."""
+    with RunDirectory(workspace.root, served).lock("ablation", wait=False) as got:
+        if not got:
+            raise ServerError(
+                f"an ablation of {name} is running already",
+                where=str(workspace.root),
+                hint="wait for it, or name another --workspace",
+            )
+        yield
+
+
+def _climb(
+    state: _State,
+    chosen: Sequence[Rung],
+    store: SlotStore,
+    workspace: Workspace,
+    method: Method,
+    offline: bool,
+    progress: Progress,
+) -> None:
+    """Build and measure, until it is done or interrupted."""
     try:
-        state.built = _build(chosen, workspace, where.offline, progress)
+        state.built = _build(chosen, workspace, offline, progress)
         _recall(state, store, method.rounds)
-        _measure_all(state, store, workspace, replace(method, seed=seed), progress)
+        _measure_all(state, store, workspace, method, progress)
     except KeyboardInterrupt:
         state.interrupted = True
         if not state.slots:
             raise
         progress.note("interrupted: writing what was measured; --resume goes on")
-    return _report(state, chosen, method), store.folder
 
 
 def _derive(
@@ -118,7 +144,10 @@ def _derive(
             return str(error)
         return None
 
-    return ladder(measured, check)
+    made = ladder(measured, check)
+    for one in made.left_out:
+        progress.note(f"left out: {one.title}: {one.reason}")
+    return made
 
 
 def _beside(name: str, workspace: Workspace) -> Iterator[str]:

@@ -118,10 +118,14 @@ def open_store(folder: Path, wanted: Identity, *, resume: bool, any_seed: bool) 
 
 
 def newest(parent: Path, prefix: str, wanted: Identity) -> Path | None:
-    """The newest folder below ``parent`` that can be resumed for ``wanted``, whatever its seed."""
+    """The newest folder below ``parent`` that can be resumed for ``wanted``, whatever its seed.
+
+    One in which nothing was finished is passed over: there may be an older one to go on with.
+    """
     folders = sorted(parent.glob(f"{prefix}-*"), reverse=True)
     for folder in folders:
         present = SlotStore(folder).identity()
-        if present is not None and present.like(wanted):
+        begun = any((folder / _SLOTS).glob("*.json"))
+        if begun and present is not None and present.like(wanted):
             return folder
     return None
