@@ -26,7 +26,7 @@ from toolkit.bench.saturation import ClientHealth
 from toolkit.bench.summary import Measurement
 from toolkit.bench.target import TargetInfo
 from toolkit.bench.vocabulary import Tokens
-from toolkit.bench.workers import Fleet, processes_for
+from toolkit.bench.workers import Fleet, _Worker, processes_for
 from toolkit.bench.workload import Independent, Material, PromptFile, TraceFile
 from toolkit.errors import EnvironmentError_, ServerError, UnsupportedError
 from toolkit.progress import Silent
@@ -345,3 +345,19 @@ def test_processes_by_load_and_cores(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert processes_for([ClosedLoop(concurrency=1), load], output_tokens=100) == expected
+
+
+@pytest.mark.parametrize("ahead", [-3.0, 3.0])
+def test_times_of_another_clock_are_not_mixed_in(
+    ahead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def its(self: _Worker, wanted: str) -> float:
+        return clock() + ahead
+
+    monkeypatch.setattr(_Worker, "send", lambda self, *message: None)
+    monkeypatch.setattr(_Worker, "expect", its)
+    with pytest.raises(
+        EnvironmentError_, match="clock of load process 2 of 2 differs by"
+    ) as caught:
+        asyncio.run(_Worker(1, 2).check_clock())
+    assert "--processes 1" in str(caught.value.hint)

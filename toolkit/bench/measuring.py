@@ -217,16 +217,16 @@ async def run_job(target: Target, job: Job, conductor: Conductor) -> Harvest:
     async with Watch() as watch:
         try:
             if options.stop.requests:
-                await _count(phase, job, conductor)
+                await _count(phase, job, conductor, watch)
             else:
-                await _timed(phase, job, conductor)
+                await _timed(phase, job, conductor, watch)
         except asyncio.CancelledError:
             partial = True
     health = watch.health([r for r in phase.records if r.request.intended >= phase.opens])
     return Harvest(phase.records, phase.opens, phase.end, phase.exhausted, partial, health)
 
 
-async def _count(phase: Phase, job: Job, conductor: Conductor) -> None:
+async def _count(phase: Phase, job: Job, conductor: Conductor, watch: Watch) -> None:
     """Warm-up requests to their end, then those that count."""
     load, stop = _own(job), job.options.stop
     warm = job.share(stop.warmup_requests)
@@ -237,15 +237,17 @@ async def _count(phase: Phase, job: Job, conductor: Conductor) -> None:
         phase.first_number += phase.started * phase.stride
         phase.records.clear()
     phase.start = phase.opens = await conductor.begin()
+    watch.begin()
     phase.started, phase.exhausted = 0, False
     phase.limit = job.counted
     phase.on_record = conductor.ended
     await drive(phase, load, job.offsets())
 
 
-async def _timed(phase: Phase, job: Job, conductor: Conductor) -> None:
+async def _timed(phase: Phase, job: Job, conductor: Conductor, watch: Watch) -> None:
     stop = job.options.stop
     phase.start = await conductor.begin()
+    watch.begin()
     phase.opens = phase.start + stop.warmup
     phase.end = phase.opens + stop.duration
     phase.least = job.least()

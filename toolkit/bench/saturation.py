@@ -74,8 +74,13 @@ class Watch:
         self._lags: list[float] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Watch:
+    def begin(self) -> None:
+        """Forget what was before: waiting for other processes is no work, for example."""
         self._began, self._cpu = clock(), time.process_time()
+        self._lags.clear()
+
+    async def __aenter__(self) -> Watch:
+        self.begin()
         self._task = asyncio.create_task(self._sample())
         return self
 
