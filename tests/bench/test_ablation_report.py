@@ -12,6 +12,7 @@ import pytest
 from ablation_slots import USERS, measurement, simple, slot
 
 from toolkit.bench.ablation.assemble import Frame, Slots, assemble
+from toolkit.bench.ablation.claims import claims_table, judged
 from toolkit.bench.ablation.figures import BY_NAME
 from toolkit.bench.ablation.files import read_ablation, write_ablation
 from toolkit.bench.ablation.html import render_html
@@ -232,6 +233,41 @@ def test_a_step_that_does_not_help_says_where_it_does() -> None:
     assert "no difference could be told" in text
     assert "Prefixes pay." in text
     assert "Prefixes pay." not in render_markdown(assemble(frame(), slots()))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (5.2, 9.0, "reached"),
+        (5.1, 9.0, "reached"),
+        (4.0, 9.0, "cannot be told"),
+        (4.0, 5.0, "missed"),
+    ],
+)
+def test_a_claim_is_borne_out_only_by_the_whole_interval(
+    low: float, high: float, verdict: str
+) -> None:
+    assert judged(Estimate(value=6.0, low=low, high=high, method="t"), 5.1) == verdict
+
+
+def test_one_round_bears_no_claim_out() -> None:
+    assert judged(Estimate(value=6.0), 5.1) == "above in one round"
+    assert judged(Estimate(value=5.0), 5.1) == "below in one round"
+
+
+def test_claims_are_held_against_the_rungs_that_they_are_about(report: AblationReport) -> None:
+    rows = claims_table(report, report.loads[0]).rows
+    assert [(row[1], row[2], row[4]) for row in rows] == [
+        ("+ scheduling (full) against naive", "median E2E", "reached"),
+        ("+ scheduling (full) against naive", "output tokens/s", "missed"),
+        ("+ KV <reuse> against naive", "median TTFT of later turns", "reached"),
+    ]
+
+
+def test_a_step_of_several_features_bears_no_claim_about_one() -> None:
+    joint = RUNGS[1].model_copy(update={"adds": ("in-flight", "kv-reuse")})
+    made = assemble(frame(rungs=(RUNGS[0], joint, *RUNGS[2:])), slots())
+    assert all("reuse" not in row[1] for row in claims_table(made, made.loads[0]).rows)
 
 
 def test_the_page_stands_alone_and_its_plots_are_well_formed(report: AblationReport) -> None:

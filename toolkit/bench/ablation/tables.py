@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from toolkit.bench.ablation.claims import claims_table
 from toolkit.bench.ablation.figures import BY_NAME
 from toolkit.bench.ablation.report import AblationReport, Against, Comparison, LoadResults
 from toolkit.bench.ablation.words import is_told, times_text
@@ -91,6 +92,7 @@ def tables(report: AblationReport, load: LoadResults) -> Iterator[Table]:
     """All that have rows."""
     made = (
         first_table(report, load),
+        claims_table(report, load),
         steps_table(report, load),
         removals_table(report, load),
         figures_table(report, load),
