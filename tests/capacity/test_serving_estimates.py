@@ -203,6 +203,19 @@ def test_calibration_finds_the_factors_that_made_the_times() -> None:
         assert told.tpot_s == pytest.approx(with_running(real, traffic, users).tpot_s, rel=0.1)
 
 
+def test_a_step_with_a_prompt_is_told_from_one_without() -> None:
+    model = replica()
+    one, lone = (
+        step_seconds(model.work, model.device, model.factors, step)
+        for step in (
+            Step(5, 1125, 1000, prompt_step(1000).prompt_pairs, prompt_rows=1),
+            Step(5, 1125),
+        )
+    )
+    # Five answers of 250 tokens: a prompt in one step of fifty.
+    assert with_running(model, CHAT, 5).tpot_s == pytest.approx(0.98 * lone + 0.02 * one)
+
+
 def test_drafting_pauses_above_its_limit() -> None:
     drafted = Traffic(1000, 250, acceptance=0.7, drafts=4)
     free, limited = replica(), replica(most_drafting=8)

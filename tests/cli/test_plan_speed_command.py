@@ -102,7 +102,7 @@ def test_what_a_step_moves_and_computes_is_told(
 ) -> None:
     assert run([*words, "--prompt-tokens", "1000", "--output-tokens", "200"]) == 0
     printed = capsys.readouterr().out
-    for word in ("Prefill of 1000 tokens", "memory-bound", "compute-bound", "0.85 of 3350 GB/s"):
+    for word in ("Prefill of 1000 tokens", "memory-bound", "compute-bound", "0.90 of 3350 GB/s"):
         assert word in printed
     asked = ["--prompt-tokens", "1000", "--output-tokens", "200", "--json"]
     assert run([*words, *asked]) == 0
@@ -115,10 +115,10 @@ def test_what_a_step_moves_and_computes_is_told(
     assert one["operations"] == pytest.approx(2 * 7.505e9 + 4 * 32 * 4096 * 1100, rel=0.01)
     assert one["bound"] == "memory"
     assert one["memory_ms"] == pytest.approx(
-        (one["weight_bytes"] + one["kv_bytes"]) / (0.85 * 3350e9) * 1000
+        (one["weight_bytes"] + one["kv_bytes"]) / (0.9 * 3350e9) * 1000
     )
     assert speed["prefill"]["bound"] == "compute"
-    assert speed["efficiency"]["compute"] == 0.56
+    assert speed["efficiency"]["compute"] == 0.7
 
 
 def test_a_plan_without_times_says_why(

@@ -108,7 +108,7 @@ def step_seconds(work: Work, device: Device, factors: Efficiency, step: Step) ->
     rows = step.decodes * step.queries
     tokens = rows + step.prompt_tokens
     products = max(
-        _weights_read(work, step) / bandwidth,
+        work.read_bytes(tokens) / bandwidth,
         work.token_ops * tokens / linear + work.row_ops * (rows + step.prompt_rows) / plain,
     )
     read = work.kv_bytes * step.decodes * step.context / bandwidth
@@ -152,7 +152,8 @@ def balance(work: Work, device: Device, factors: Efficiency, step: Step) -> Bala
     layers = work.token_ops * (rows + step.prompt_tokens)
     pairs = rows * step.context + step.prompt_pairs
     plain = work.row_ops * (rows + step.prompt_rows) + work.pair_ops * pairs
-    weights, cache = _weights_read(work, step), work.kv_bytes * step.decodes * step.context
+    weights = work.read_bytes(rows + step.prompt_tokens)
+    cache = work.kv_bytes * step.decodes * step.context
     compute = layers / device.linear_rate + plain / device.attention_rate
     return Balance(
         weights,
@@ -161,15 +162,6 @@ def balance(work: Work, device: Device, factors: Efficiency, step: Step) -> Bala
         (weights + cache) / (device.bandwidth * factors.bandwidth),
         compute / factors.compute,
     )
-
-
-def _weights_read(work: Work, step: Step) -> float:
-    """Bytes, on average over steps: less than one prompt a step means that few steps hold one."""
-    rows, share = step.decodes * step.queries, step.prompt_rows
-    if not work.experts or not 0 < share < 1:
-        return work.read_bytes(rows + step.prompt_tokens)
-    with_prompt = work.read_bytes(rows + step.prompt_tokens / share)
-    return share * with_prompt + (1 - share) * work.read_bytes(rows)
 
 
 def prompt_step(

@@ -104,9 +104,11 @@ def observation(point: Point, drafts: int = 0, replicas: int = 1) -> Observation
     return Observation(
         label=point.label,
         traffic=traffic,
-        running=min(1.0, running) if alone else running,
+        # A lone user's prompt is never computed between their own tokens.
+        running=1.0 if alone else running,
         tpot_s=tpot / 1000,
         ttft_s=first / 1000 if alone and first else None,
+        together=alone,
     )
 
 
