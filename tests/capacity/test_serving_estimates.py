@@ -152,6 +152,15 @@ def test_users_wait_for_their_first_token_or_have_a_request_running(users: float
     assert with_users(replica(max_batch=8), CHAT, users).running <= 8
 
 
+def test_a_lone_user_meets_nobody_s_prompt() -> None:
+    model = replica()
+    made = with_users(model, CHAT, 1)
+    own = step_seconds(model.work, model.device, model.factors, prompt_step(1000))
+    assert made.tpot_s == pytest.approx(decoding_tpot(model, CHAT, 1))
+    assert made.ttft_s == pytest.approx(own)
+    assert made.output_tokens_per_s == pytest.approx(250 / (own + 250 * made.tpot_s))
+
+
 @settings(max_examples=40, deadline=None)
 @given(rate=st.floats(0.05, 60))
 def test_a_rate_is_kept_or_known_to_be_too_much(rate: float) -> None:

@@ -120,17 +120,37 @@ def prefill_balance(replica: Replica, traffic: Traffic) -> Balance:
 def with_users(replica: Replica, traffic: Traffic, users: float) -> Estimate:
     """The replica with so many users who each ask again when the answer is there.
 
-    Of them, ``rate * ttft`` wait for their first token, and the others' requests are running.
+    Of them, ``rate * ttft`` wait for their first token, and the others' requests are running; whose
+    request runs meets the prompts of the others only. Those who find no slot wait outside.
     """
-    low, high = 0.0, min(users, replica.slots(traffic))
+    inside = min(users, replica.slots(traffic))
+    low, high = 0.0, 1.0
     for _ in range(_ROUNDS):
-        middle = (low + high) / 2
-        made = with_running(replica, traffic, middle)
-        if made.running + made.rate * made.ttft_s < users:
-            low = middle
+        share = (low + high) / 2
+        made = _with_share(replica, traffic, inside, share)
+        if made.running > inside * share:
+            low = share
         else:
-            high = middle
-    return with_running(replica, traffic, high)
+            high = share
+    return _with_share(replica, traffic, inside, high)
+
+
+def _with_share(replica: Replica, traffic: Traffic, users: float, share: float) -> Estimate:
+    """Users of whom each decodes in this share of the time, as one of them meets the others."""
+    others = max(users - 1, 0.0) * share
+    traffic = replica.served(traffic, 1 + others)
+    prompts = others * traffic.tokens_per_step / traffic.output_tokens
+    step = _step_seconds(replica, traffic, 1 + others, prompts)
+    ttft = _first_token(replica, traffic, others, prompts / step, step)
+    decoding = traffic.output_tokens * step / traffic.tokens_per_step
+    rate = users / (ttft + decoding)
+    return Estimate(
+        running=rate * decoding,
+        rate=rate,
+        ttft_s=ttft,
+        tpot_s=step / traffic.tokens_per_step,
+        output_tokens_per_s=rate * traffic.output_tokens,
+    )
 
 
 def at_rate(replica: Replica, traffic: Traffic, rate: float) -> Estimate | None:
@@ -249,7 +269,8 @@ def _one_step(replica: Replica, traffic: Traffic, running: float, prompts: float
 def _first_token(
     replica: Replica, traffic: Traffic, running: float, rate: float, step: float
 ) -> float:
-    """Half a step, the prompts in front (M/D/1: Pollaczek and Khinchine), and the own prompt.
+    """Half of a step that is under way, the prompts in front (M/D/1: Pollaczek and Khinchine), and
+    the own prompt.
 
     Prompts are computed one after another beside the decoding requests, in chunks of
     ``step_tokens``.
@@ -261,4 +282,4 @@ def _first_token(
     busy = min(rate * (with_one - lone), 1.0)
     if busy >= 1.0:
         return math.inf
-    return step / 2 + busy / (2 * (1 - busy)) * own + own
+    return min(running, 1.0) * step / 2 + busy / (2 * (1 - busy)) * own + own
