@@ -32,7 +32,7 @@ import numpy as np
 from toolkit.bench.chat import PlainChat
 from toolkit.bench.compare import Comparison, Gate, compare, parse_gate
 from toolkit.bench.endpoint import target_at
-from toolkit.bench.lengths import Fixed
+from toolkit.bench.lengths import Fixed, Uniform
 from toolkit.bench.load import ClosedLoop, Stop
 from toolkit.bench.report import BenchReport
 from toolkit.bench.runner import Options, run
@@ -46,7 +46,7 @@ from toolkit.spec.loading import load
 from toolkit.workspace import Workspace, default_root
 
 GATES = ("ttft_p95 > +10%", "itl_p50 > +10%", "e2e_p50 > +10%", "output_throughput < -10%")
-INJECTED = tuple(f"engine.limits.max_batch_size={size}" for size in (7, 6, 5))
+INJECTED = tuple(f"engine.limits.max_batch_size={size}" for size in (6, 5))
 REGRESSION = 0.15
 SERVERS = 3
 
@@ -89,7 +89,11 @@ class Served:
         asked = self.method.options
         made = run(
             target_at(self.address, self.name, "grpc", timeout=300),
-            Independent(prompt_tokens=Fixed(tokens=32), output_tokens=Fixed(tokens=16)),
+            # Answers of one length would have all users begin together, wave after wave.
+            Independent(
+                prompt_tokens=Fixed(tokens=16),
+                output_tokens=Uniform(distribution="uniform", low=8, high=16),
+            ),
             ClosedLoop(concurrency=asked.users),
             Options(
                 stop=Stop(duration=asked.duration, warmup=0.5),
@@ -214,7 +218,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--reports", type=int, default=21)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--duration", type=float, default=3.5, help="seconds of each repeat")
+    parser.add_argument("--duration", type=float, default=4.0, help="seconds of each repeat")
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--inject", action="append", metavar="PATH=VALUE")
     parser.add_argument("--minutes", type=float, default=12.0)
