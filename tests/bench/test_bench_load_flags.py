@@ -104,6 +104,19 @@ def test_a_search_prints_what_it_found(
     assert (found.rate, found.bound) == (100.0, "limit")
 
 
+def test_a_search_stretches_a_trace_unless_told_other_arrivals(
+    port: int, trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ("--slo-ttft-ms", "60000", "--rate-limit", "200", "--rate-start", "200")
+    stop = ("--requests", "8", "--with", "stop.warmup_requests=0", "--rate-share", "0.5")
+    for more, label in (((), "200/s trace"), (("--arrivals", "burst"), "200/s burst")):
+        arguments = ("--find-rate", "--json", "--trace", str(trace), *limits, *stop, *more)
+        assert bench(port, *arguments) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert {probe["label"] for probe in report["found_rate"]["probes"]} == {label}
+        assert report["found_rate"]["rate"] == 200.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
