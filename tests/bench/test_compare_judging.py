@@ -271,3 +271,25 @@ def test_searches_that_tried_no_common_load_are_refused_with_what_they_found() -
         compare(base, elsewhere)
     assert any("new: 3.5 sessions a second keep" in line for line in caught.value.details)
     assert any("3.5 sessions" in line for line in compare(base, base).differing)
+
+
+def test_a_rate_can_fall_by_no_more_than_all_of_it() -> None:
+    def detectable(name: str, gate: str) -> tuple[float, float]:
+        found = compare(of(100, LOOSE, name), of(100, LOOSE, name), [parse_gate(gate)])
+        (row,), (judged,) = found.rows, found.judgements
+        assert judged.difference
+        return row.detectable or 0, judged.difference.detectable or 0
+
+    up = detectable("ttft.p95", "ttft_p95 > +10%")
+    down = detectable("output_throughput", "output_throughput < -10%")
+    for more, less in zip(up, down, strict=True):
+        assert more > 1
+        assert less == pytest.approx(more / (1 + more))
+
+
+def test_what_is_sure_to_show_includes_the_way_to_the_limit() -> None:
+    found = compare(of(100), of(100), [parse_gate("ttft_p95 > +10%")])
+    (judged,) = found.judgements
+    assert judged.difference
+    assert 0.1 < (judged.difference.detectable or 0) < 0.15
+    assert (found.rows[0].detectable or 1) < 0.1

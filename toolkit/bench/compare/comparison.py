@@ -34,8 +34,8 @@ class Difference(Part):
     """A figure under one load, before and after.
 
     ``low`` and ``high`` hold the change with the comparison's confidence, for all rows of their
-    table together. ``detectable`` is the smallest change that would have shown nine times in
-    ten; null where too little was measured to tell.
+    table together. ``detectable`` is the smallest change for the worse that would have shown nine
+    times in ten, without its sign; null where too little was measured to tell.
     """
 
     load: str

@@ -101,10 +101,10 @@ def _judge(gate: Gate, pair: Pair, level: float) -> Judgement:
     limit = _limit(gate, found)
     outcome = _outcome(gate, found, limit, level)
     if gate.kind == "absolute":
-        shown = _difference(found, label, level, None).model_copy(update={"detectable": None})
+        shown = _difference(found, label, level).model_copy(update={"detectable": None})
         why = evidence_alone(shown, *_alone(found, level))
     else:
-        shown = _difference(found, label, level, limit)
+        shown = _difference(found, label, level, limit=limit, downward=not gate.above)
         why = evidence(outcome, shown)
     return Judgement(gate=gate.text, load=label, outcome=outcome, evidence=why, difference=shown)
 
@@ -163,11 +163,19 @@ def _rows(common: Sequence[Pair], objectives: bool, confidence: float) -> Iterat
     ]
     level = _level(confidence, len(found))
     for point, one in found:
-        shown = _difference(one, point.label, level, None)
+        downward = one.figure.declared.better == "higher"
+        shown = _difference(one, point.label, level, downward=downward)
         yield Row(**shown.model_dump(), verdict=_verdict(shown))
 
 
-def _difference(found: Change, label: str, level: float, limit: float | None) -> Difference:
+def _difference(
+    found: Change,
+    label: str,
+    level: float,
+    *,
+    limit: float | None = None,
+    downward: bool = False,
+) -> Difference:
     declared = found.figure.declared
     size, spread = found.size, found.spread
     low = high = least = None
@@ -178,7 +186,8 @@ def _difference(found: Change, label: str, level: float, limit: float | None) ->
         if limit is not None and not math.isnan(limit):
             # A limit fails once the change passes it, so less than that is never detected.
             least = max(least, abs(limit) + t_quantile(0.9, spread.degrees) * spread.both)
-        least = found.shown(least)
+        # By as much as times double, rates halve.
+        least = abs(found.shown(-least if downward else least))
     return Difference(
         load=label,
         figure=found.figure.name,
