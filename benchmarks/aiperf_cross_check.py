@@ -50,6 +50,8 @@ CLIENTS = ("toolkit", "AIPerf")
 METRICS = ("tokens_per_s", "ttft_p50", "tpot_p50", "e2e_p50")
 TITLES = ("output tokens/s", "TTFT p50 ms", "TPOT p50 ms", "E2E p50 ms")
 AGREE = 0.05
+LEAST = 24
+"""Requests of a run: the median of fewer says little."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _children() -> float:
 
 def rounds(place: Place, target: str, options: argparse.Namespace) -> Iterator[Run]:
     """Both clients in turn with requests that are new in every round."""
-    count = place.users * options.requests_each
+    count = max(LEAST, place.users * options.requests_each)
     vocabulary = Tokens(place.tokenizer)
     for number in range(options.rounds):
         asked = make_requests(vocabulary, count, f"{options.seed}-{place.users}-{number}")
@@ -221,7 +223,7 @@ def write(runs: Sequence[Run], options: argparse.Namespace, version: str) -> Non
         f"that client and server share, {machine.system}, Python {machine.python}, AIPerf "
         f"{version}. {'LOADED' if busy > 0.15 else 'Quiet'} machine: {busy:.0%} of the cores busy "
         f"before a run. Medians of {options.rounds} rounds in turn, {options.requests_each} "
-        "requests a user, the same bodies for both, no KV reuse.",
+        f"requests a user and at least {LEAST}, the same bodies for both, no KV reuse.",
         "",
         verdict(runs),
         "",
