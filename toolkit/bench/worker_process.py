@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import resource
 import sys
 from typing import Any
 
@@ -131,6 +132,9 @@ async def _main(out: int) -> None:
 
 def main() -> None:
     """Run until the parent closes the input."""
+    # Over HTTP, each running request is a connection.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # What a library prints must not come between the answers.
     out = os.dup(1)
     os.dup2(2, 1)
