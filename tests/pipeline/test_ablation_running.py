@@ -232,6 +232,15 @@ def test_nothing_is_written_over_and_nothing_else_is_resumed(bench: Bench, tmp_p
         go(tmp_path, folder=tmp_path / "none", resume=True)
 
 
+def test_nothing_to_resume_is_told_with_where_it_was_looked_for(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match="no ablation of m to resume") as caught:
+        go(tmp_path, resume=True)
+    assert caught.value.where == str(tmp_path / "bench")
+    assert not (tmp_path / "bench").exists()
+
+
 def test_without_a_folder_the_newest_that_fits_is_resumed(bench: Bench, tmp_path: Path) -> None:
     parent = tmp_path / "bench"
     for day, requests in (("20260101", 12), ("20260102", 12), ("20260103", 13)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from toolkit.bench.ablation.assemble import Frame, assemble
 from toolkit.bench.ablation.report import AblationReport
 from toolkit.bench.report import BenchReport
-from toolkit.errors import ServerError, ToolkitError
+from toolkit.errors import ServerError, SpecError, ToolkitError
 from toolkit.pipeline.ablation import describing
 from toolkit.pipeline.ablation.ladder import Ladder, Rung, ladder
 from toolkit.pipeline.ablation.measured import as_measured
@@ -166,6 +166,12 @@ def _open(
     folder = where.folder
     if folder is None and where.resume:
         folder = newest(parent, prefix, wanted)
+        if folder is None:
+            raise SpecError(
+                f"there is no ablation of {deployment.name} to resume with these options",
+                where=str(parent),
+                hint="leave out --resume, or name its directory: --output DIR",
+            )
     if folder is None:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
         folder = parent / f"{prefix}-{stamp}"
