@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import golden
 import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+from nvidia_deployments import FORMATS, PYTORCH, TENSORRT
+from test_any_deployment import CLASSES, SERVING, made_of, releases_of
 
 from toolkit.checkpoint.architecture import Architecture, architecture_of, read_json
 from toolkit.errors import ToolkitError
 from toolkit.pipeline.ablation.ladder import Ladder, ladder
 from toolkit.pipeline.ablation.measured import as_measured
-from toolkit.pipeline.planning import make_plan
+from toolkit.pipeline.planning import make_plan, settle
 from toolkit.repository.check import check_static
 from toolkit.spec.models import Deployment
 
@@ -93,3 +99,42 @@ def test_a_model_that_fits_only_in_four_bits_is_quantized_from_the_start() -> No
     assert all(rung.deployment.quantization == four_bits for rung in found.rungs)
     (said,) = [one for one in found.left_out if one.key == "quantization"]
     assert said.reason.startswith("on from the start")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    st.sampled_from(["pytorch", "tensorrt"]).flatmap(
+        lambda runtime: st.tuples(
+            st.just(runtime),
+            PYTORCH if runtime == "pytorch" else TENSORRT,
+            FORMATS,
+            SERVING,
+            CLASSES,
+            releases_of(runtime),
+        )
+    )
+)
+def test_any_deployment_that_works_has_a_ladder_of_deployments_that_work(
+    drawn: tuple[str, dict[str, Any], tuple[str, str], dict[str, Any], dict[str, Any], str],
+) -> None:
+    runtime, engine, formats, serving, classes, release = drawn
+    made = as_measured(made_of(runtime, release, engine, formats, serving, classes), users=32)
+    arch = _architecture(golden.MODELS / "llama-3.1-8b-instruct.json")
+
+    def check(candidate: Deployment) -> str | None:
+        try:
+            settle(candidate, arch)
+        except ToolkitError as error:
+            return str(error)
+        return None
+
+    assume(check(made) is None)
+    found = ladder(made, check)
+    event(f"{runtime}: {len(found.rungs)} rungs")
+    assert found.full.deployment == made
+    for rung in found.rungs:
+        assert check(rung.deployment) is None
+        assert Deployment.model_validate(rung.deployment.model_dump()) == rung.deployment
+    for before, after in itertools.pairwise(found.steps):
+        assert before.on - {"static"} < after.on
+        assert before.deployment != after.deployment
