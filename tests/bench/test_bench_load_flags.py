@@ -45,7 +45,7 @@ def bench(port: int, *arguments: str) -> int:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    file = tmp_path / "a trace: of #1.jsonl"
+    file = tmp_path / "a trace: of #1 \N{GRINNING FACE}.jsonl"
     file.write_text(TRACE)
     return file
 
@@ -130,6 +130,8 @@ def test_a_search_stretches_a_trace_unless_told_other_arrivals(
         (("--trace", "absent.jsonl"), "absent.jsonl"),
         (("--trace-format", "csv"), "--trace-format"),
         (("--speedup", "2"), "speedup"),
+        (("--trace", "absent.jsonl", "--rate", "2", "--speedup", "2"), "give one of them"),
+        (("--with", "load={type: trace, rate: 2, speedup: 2}"), "give one of them"),
         (("--processes", "0"), "--processes"),
         (("--processes", "many"), "--processes"),
     ],

@@ -87,9 +87,18 @@ def test_a_packed_trace_is_unpacked(tmp_path: Path) -> None:
     packed = tmp_path / "trace.csv.gz"
     packed.write_bytes(gzip.compress(AZURE.encode()))
     assert len(read_trace(packed).arrivals) == 2
-    packed.write_bytes(b"no gzip")
-    with pytest.raises(SpecError, match="cannot be read"):
-        read_trace(packed)
+    broken = bytearray(gzip.compress(AZURE.encode() * 1000))
+    broken[15:40] = b"\xff" * 25
+    for content in (b"no gzip", bytes(broken), gzip.compress(AZURE.encode())[:-9]):
+        packed.write_bytes(content)
+        with pytest.raises(SpecError, match="cannot be read"):
+            read_trace(packed)
+
+
+def test_a_mark_of_utf_8_in_front_is_no_part_of_either_format(file: Path) -> None:
+    for text in (AZURE, mooncake((0, 4, 1, []))):
+        file.write_text(f"\ufeff{text}")
+        assert read_trace(file).arrivals
 
 
 def test_requests_are_put_in_order_of_time(file: Path) -> None:
@@ -132,6 +141,10 @@ def test_requests_for_nothing_are_counted_and_left_out(file: Path) -> None:
         (AZURE + "2023-11-16 18:17:04,31\n", 4, "2 columns"),
         (AZURE + "2023-11-16 18:17:04,many,1\n", 4, "ContextTokens"),
         (AZURE + "2023-11-16 18:17:04,1,-1\n", 4, "GeneratedTokens"),
+        (AZURE + f"2023-11-16 18:17:04,{'9' * 5000},1\n", 4, "ContextTokens"),
+        (AZURE + f"2023-11-16 18:17:04,{'9' * 140_000},1\n", 4, "not CSV"),
+        ("a" * 140_000, 1, "not CSV"),
+        ('{"timestamp":' + "[" * 100_000, 1, "not JSON"),
         (AZURE + "2023-13-16 18:17:04,1,1\n", 4, "not a time"),
         (AZURE + "yesterday,1,1\n", 4, "not a time"),
     ],

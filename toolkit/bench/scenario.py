@@ -73,6 +73,16 @@ class TraceLoads(Section):
     speedup: Rates = Field(default=(1.0,), description="2 replays it in half the time.")
     rate: Rates | None = Field(default=None, description="Requests a second, in speedup's place.")
 
+    @model_validator(mode="after")
+    def _one_factor(self) -> TraceLoads:
+        if self.rate and "speedup" in self.model_fields_set:
+            raise refuse(
+                "both set how fast the trace is replayed",
+                fields=("speedup", "rate"),
+                hint="give one of them",
+            )
+        return self
+
     @property
     def loads(self) -> tuple[Load, ...]:
         """Each load."""

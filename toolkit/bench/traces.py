@@ -17,6 +17,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -33,6 +34,7 @@ _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?"
 )
 _MOST_TOKENS = 10_000_000
+_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,9 @@ def read_trace(
     """
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             return _read(file, path, form, block_tokens, limit)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise SpecError(f"cannot be read: {error}", where=str(path)) from error
 
 
@@ -118,7 +120,7 @@ def _again(first: str, file: TextIO) -> Iterator[tuple[int, str]]:
 def _format(first: str, path: Path) -> Format:
     if first.lstrip().startswith("{"):
         return "mooncake"
-    if set(_AZURE) <= set(_cells(first)):
+    if set(_AZURE) <= set(_cells(first, f"{path}:1")):
         return "azure"
     raise SpecError(
         "neither a Mooncake trace (JSON lines) nor an Azure one "
@@ -135,7 +137,7 @@ def _mooncake_parser(
         where = f"{path}:{number}"
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"not JSON: {error}", where=where) from error
         if not isinstance(found, dict):
             raise SpecError("a line has to be a JSON object", where=where)
@@ -182,7 +184,7 @@ def _block(tokens: int, blocks: int) -> int:
 def _azure_parser(
     header: str, path: Path, ignored: dict[str, None]
 ) -> Callable[[str, int], _Parsed]:
-    names = _cells(header)
+    names = _cells(header, f"{path}:1")
     if missing := [name for name in _AZURE if name not in names]:
         raise SpecError(
             f"the column {missing[0]} is missing",
@@ -193,11 +195,12 @@ def _azure_parser(
     ignored.update(dict.fromkeys(name for name in names if name not in _AZURE))
 
     def parse(line: str, number: int) -> _Parsed:
-        where, cells = f"{path}:{number}", _cells(line)
+        where = f"{path}:{number}"
+        cells = _cells(line, where)
         if len(cells) != len(names):
             raise SpecError(f"{len(cells)} columns instead of {len(names)}", where=where)
         asked, given = (
-            _tokens(int(text) if text.isdecimal() else text, name, where)
+            _tokens(int(text) if text.isdecimal() and len(text) < _DIGITS else text, name, where)
             for name, text in zip(_AZURE[1:], (cells[prompt], cells[output]), strict=True)
         )
         return _nanoseconds(cells[time], where), Arrival(0.0, asked, given)
@@ -229,12 +232,14 @@ def _zone(text: str | None) -> timezone:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-def _cells(line: str) -> Sequence[str]:
-    cells = next(csv.reader([line]), [])
-    return [cell.strip().lstrip("\ufeff") for cell in cells]
+def _cells(line: str, where: str) -> Sequence[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]), [])]
+    except csv.Error as error:
+        raise SpecError(f"not CSV: {error}", where=where) from error
 
 
 def _tokens(value: Any, name: str, where: str) -> int:
     if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
-        raise SpecError(f"{name} has to be a number of tokens, not {value!r}", where=where)
+        raise SpecError(f"{name} has to be a number of tokens, not {value!r:.40}", where=where)
     return value

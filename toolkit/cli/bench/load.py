@@ -90,7 +90,8 @@ class LoadFlags:
         if self.concurrency and self.rate:
             raise SpecError("--concurrency is a closed loop, --rate an open one: give one of them")
         if self.trace is not None:
-            path = dumps(str(self.trace.absolute()))
+            # YAML reads a JSON text, but for its pairs of escapes beyond 16 bits.
+            path = dumps(str(self.trace.absolute()), ensure_ascii=False)
             workload = f"{{type: trace, path: {path}}}"
             yield from change(f"--trace {self.trace}", "workload", workload)
             if not self.concurrency:
