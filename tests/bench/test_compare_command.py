@@ -60,6 +60,23 @@ def test_exit_codes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(folder, "base", "absent") == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not a benchmark report"),
+        ("[]", "not a benchmark report"),
+        ('{"schema_version": 2, "points": "elsewhere"}', "schema 2, this toolkit reads 1"),
+    ],
+)
+def test_what_is_no_report_of_this_version_is_refused(
+    text: str, told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "odd.json"
+    file.write_text(text)
+    assert run(["bench", "compare", str(folder / "base.json"), str(file)]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_options_belong_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", "--help"]) == 0
     told = capsys.readouterr().out

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from toolkit.bench.html import render_html
 from toolkit.bench.markdown import render_markdown
-from toolkit.bench.report import BenchReport
+from toolkit.bench.report import SCHEMA_VERSION, BenchReport
 from toolkit.errors import EnvironmentError_, SpecError
 
 
@@ -43,8 +45,22 @@ def read_report(path: Path) -> BenchReport:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        return BenchReport.model_validate_json(file.read_bytes())
+        text = file.read_bytes()
+        version = _Versioned.model_validate_json(text).schema_version
+        if version == SCHEMA_VERSION:
+            return BenchReport.model_validate_json(text)
     except OSError as error:
         raise SpecError(f"no report: {error.strerror}", where=str(file)) from error
     except ValueError as error:
         raise SpecError("not a benchmark report of this version", where=str(file)) from error
+    raise SpecError(
+        f"the report has schema {version}, this toolkit reads {SCHEMA_VERSION}",
+        where=str(file),
+        hint="use the version of the toolkit that wrote it, or measure anew",
+    )
+
+
+class _Versioned(BaseModel):
+    """What every report tells, whatever else is in it."""
+
+    schema_version: int = SCHEMA_VERSION
