@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ def t_factor(degrees: int) -> float:
     return t_quantile(0.5 + CONFIDENCE / 2, degrees)
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(probability: float, degrees: int) -> float:
     """The value below which Student's t with so many degrees of freedom falls that often.
 
