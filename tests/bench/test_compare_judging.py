@@ -293,3 +293,49 @@ def test_what_is_sure_to_show_includes_the_way_to_the_limit() -> None:
     assert judged.difference
     assert 0.1 < (judged.difference.detectable or 0) < 0.15
     assert (found.rows[0].detectable or 1) < 0.1
+
+
+def test_rows_are_intervals_to_both_sides() -> None:
+    """Half of the doubt lies above and half below, or one in ten tables would be wrong."""
+    (row,) = compare(of(100), of(100)).rows
+    found = compare(of(100), of(100), [parse_gate("ttft_p95 > +10%")], confidence=0.975)
+    shown = found.judgements[0].difference
+    assert shown
+    assert row.high == pytest.approx(shown.high)
+
+
+def test_that_all_limits_are_kept_needs_no_more_evidence_than_that_one_is() -> None:
+    """All are called kept only where each is; chance cannot pick the one that suits it."""
+    gates = ("ttft_p95 > +10%", "ttft_p95 > +9.9%", *["ttft_p95 > 900ms"] * 8)
+    for factors in (TIGHT, (0.96, 1.04, 1.0, 0.98, 1.02)):
+        base, new = of(100, factors), of(100, factors)
+        assert outcome(base, new, gates[0]) == ["passed"]
+        assert outcome(base, new, *gates)[0] == "passed"
+    (judged, *_) = compare(base, new, [parse_gate(gate) for gate in gates]).judgements
+    alone = compare(base, new, [parse_gate(gates[0])]).judgements[0]
+    assert judged.difference
+    assert alone.difference
+    assert judged.difference.high == alone.difference.high
+    assert (judged.difference.low or 0) < (alone.difference.low or 0)
+
+
+def test_a_repeat_that_was_cut_short_does_not_count_beside_whole_ones() -> None:
+    def with_stub(**stub: object) -> BenchReport:
+        made = [repeat({"ttft.p95": 100 * factor}) for factor in TIGHT]
+        return report(point(4, [*made, repeat({"ttft.p95": 300.0}).model_copy(update=stub)]))
+
+    gate = "ttft_p95 > +10%"
+    assert outcome(of(100), with_stub(), gate) == ["undecided"]
+    assert outcome(of(100), with_stub(partial=True), gate) == ["passed"]
+    only = report(point(4, [repeat({"ttft.p95": 150.0}).model_copy(update={"partial": True})]))
+    assert compare(of(100), only, [parse_gate(gate)]).judgements[0].difference
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_is_no_number_is_no_figure(broken: float) -> None:
+    made = [repeat({"ttft.p95": value}) for value in (100.0, broken, 101.0, 99.0)]
+    assert outcome(of(100), report(point(4, made)), "ttft_p95 > +10%") == ["passed"]
+    made = [repeat({"ttft.p95": 100.0}, error=broken) for _ in range(5)]
+    assert outcome(of(100), report(point(4, made)), "ttft_p95 > +10%") == ["passed"]
+    made = [repeat({"ttft.p95": broken})] * 5
+    assert outcome(of(100), report(point(4, made)), "ttft_p95 > +10%") == ["failed"]

@@ -83,17 +83,25 @@ class Change:
 
 def change(figure: Figure, base: Sequence[Repeat], new: Sequence[Repeat]) -> Change | None:
     """The change of one figure under one load; None where a side has no such figure."""
-    sides = [[one for one in side if figure.key in one.figures] for side in (base, new)]
+    sides = [_observations(figure, side) for side in (base, new)]
     if not all(sides):
         return None
     before, after = (float(np.mean([one.figures[figure.key] for one in side])) for side in sides)
     return Change(figure, before, after, _spread(figure, sides))
 
 
-def resolution(spread: Spread, level: float) -> float:
-    """The smallest change that would differ from none nine times in ten, at ``level``."""
-    factors = t_quantile(level, spread.degrees) + t_quantile(_POWER, spread.degrees)
-    return factors * spread.both
+def resolution(spread: Spread, level: float, limit: float = 0.0) -> float:
+    """The smallest change that would show nine times in ten: it differs from none at ``level``,
+    and passes ``limit``, which may be of either sign."""
+    certain = t_quantile(level, spread.degrees) * spread.both
+    return max(certain, abs(limit)) + t_quantile(_POWER, spread.degrees) * spread.both
+
+
+def _observations(figure: Figure, side: Sequence[Repeat]) -> list[Repeat]:
+    """The repeats that tell a figure; one that was cut short only where none is whole, because
+    what had ended by then were the quick ones."""
+    known = [one for one in side if math.isfinite(one.figures.get(figure.key, math.nan))]
+    return [one for one in known if not one.partial] or known
 
 
 def _spread(figure: Figure, sides: Sequence[Sequence[Repeat]]) -> Spread | None:
@@ -155,7 +163,7 @@ def _within(figure: Figure, side: Sequence[Repeat]) -> float | None:
 
 def _own(figure: Figure, repeat: Repeat) -> float | None:
     error = repeat.standard_errors.get(figure.key)
-    if error is None:
+    if error is None or not math.isfinite(error):
         return None
     if figure.metric not in _SHARES_OF_REQUESTS:
         return error**2

@@ -33,9 +33,11 @@ class Side(Part):
 class Difference(Part):
     """A figure under one load, before and after.
 
-    ``low`` and ``high`` hold the change with the comparison's confidence, for all rows of their
-    table together. ``detectable`` is the smallest change for the worse that would have shown nine
-    times in ten, without its sign; null where too little was measured to tell.
+    ``low`` and ``high`` hold the change with the comparison's confidence, in all rows together.
+    Beside a limit each stands alone: the one away from it proves it broken, with the confidence
+    for all limits together, the other proves it kept. ``detectable`` is the smallest change for
+    the worse that would have shown nine times in ten, without its sign; null where too little
+    was measured to tell.
     """
 
     load: str

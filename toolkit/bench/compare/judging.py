@@ -8,12 +8,16 @@ improvement) fails if the interval lies beyond it, and is kept if the figure lie
 
 With many limits one would fail by chance: each is held at 1 - (1 - confidence) / their number
 (Bonferroni), so that an unchanged system fails any of them no more often than 1 - confidence.
+That all are kept is said only where each is, so for that each is held at the confidence itself
+(an intersection-union test: Berger, Technometrics 24 (1982) 295). The rows of the other table
+may differ to either side, so each side gets half of what a row may be wrong.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from toolkit import __version__
 from toolkit.bench.compare.change import Change, change, resolution
@@ -61,9 +65,18 @@ def compare(
         differing=tuple(differences(base, new, common)),
         rows=tuple(_rows(common, objectives, confidence)),
         judgements=tuple(
-            _judge(gate, pair, _level(confidence, len(asked))) for gate, pair in asked
+            _judge(gate, pair, _Levels(_level(confidence, len(asked)), confidence))
+            for gate, pair in asked
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """How sure one has to be, to one side, that a limit is broken, and that it is kept."""
+
+    broken: float
+    kept: float
 
 
 def _meant(gate: Gate, common: Sequence[Pair], objectives: bool) -> list[Pair]:
@@ -88,7 +101,7 @@ def _meant(gate: Gate, common: Sequence[Pair], objectives: bool) -> list[Pair]:
     return found
 
 
-def _judge(gate: Gate, pair: Pair, level: float) -> Judgement:
+def _judge(gate: Gate, pair: Pair, levels: _Levels) -> Judgement:
     found = change(gate.figure, pair[0].repeats, pair[1].repeats)
     label = pair[1].label
     if found is None:
@@ -99,24 +112,28 @@ def _judge(gate: Gate, pair: Pair, level: float) -> Judgement:
             gate=gate.text, load=label, outcome=outcome, evidence=f"{missing} has no such figure"
         )
     limit = _limit(gate, found)
-    outcome = _outcome(gate, found, limit, level)
+    outcome = _outcome(gate, found, limit, levels)
+    # The end that proves a limit broken is the one away from it.
+    low, high = (levels.broken, levels.kept) if gate.above else (levels.kept, levels.broken)
     if gate.kind == "absolute":
-        shown = _difference(found, label, level).model_copy(update={"detectable": None})
-        why = evidence_alone(shown, *_alone(found, level))
+        shown = _difference(found, label, low, high).model_copy(update={"detectable": None})
+        why = evidence_alone(shown, *_alone(found, low, high))
     else:
-        shown = _difference(found, label, level, limit=limit, downward=not gate.above)
+        shown = _difference(found, label, low, high, limit=limit, downward=not gate.above)
         why = evidence(outcome, shown)
     return Judgement(gate=gate.text, load=label, outcome=outcome, evidence=why, difference=shown)
 
 
-def _alone(found: Change, level: float) -> tuple[float | None, float | None]:
-    """Between what the new figure itself lies."""
+def _alone(found: Change, low: float, high: float) -> tuple[float | None, float | None]:
+    """Between what the new figure itself lies, as surely as ``low`` and ``high``."""
     if found.spread is None:
         return None, None
-    half = t_quantile(level, found.spread.degrees) * found.spread.new
+    below, above = (
+        t_quantile(level, found.spread.degrees) * found.spread.new for level in (low, high)
+    )
     if found.figure.is_share:
-        return found.new - half, found.new + half
-    return found.new * math.exp(-half), found.new * math.exp(min(half, 100.0))
+        return found.new - below, found.new + above
+    return found.new * math.exp(-below), found.new * math.exp(min(above, 100.0))
 
 
 def _missing(gate: Gate, pair: Pair) -> str:
@@ -133,7 +150,7 @@ def _limit(gate: Gate, found: Change) -> float:
     return found.between(found.base, found.base + gate.limit)
 
 
-def _outcome(gate: Gate, found: Change, limit: float, level: float) -> Outcome:
+def _outcome(gate: Gate, found: Change, limit: float, levels: _Levels) -> Outcome:
     sign = 1.0 if gate.above else -1.0
     absolute = gate.kind == "absolute"
     if absolute:
@@ -143,14 +160,16 @@ def _outcome(gate: Gate, found: Change, limit: float, level: float) -> Outcome:
     if found.spread is None or math.isnan(size) or math.isnan(edge):
         return "undecided"
     error = found.spread.new if absolute else found.spread.both
-    half = t_quantile(level, found.spread.degrees) * error
+    broken, kept = (
+        t_quantile(level, found.spread.degrees) * error for level in (levels.broken, levels.kept)
+    )
     beyond = size > edge
     if absolute or edge <= 0:
-        return "passed" if not beyond else "failed" if size - half > edge else "undecided"
-    real = size - half > 0
+        return "passed" if not beyond else "failed" if size - broken > edge else "undecided"
+    real = size - broken > 0
     if beyond:
         return "failed" if real else "undecided"
-    return "passed" if real or size + half < edge else "undecided"
+    return "passed" if real or size + kept < edge else "undecided"
 
 
 def _rows(common: Sequence[Pair], objectives: bool, confidence: float) -> Iterator[Row]:
@@ -161,31 +180,30 @@ def _rows(common: Sequence[Pair], objectives: bool, confidence: float) -> Iterat
         if objectives or figure.metric not in _BY_OBJECTIVE
         if (one := change(figure, pair[0].repeats, pair[1].repeats)) is not None
     ]
-    level = _level(confidence, len(found))
+    level = _level(confidence, 2 * len(found))
     for point, one in found:
         downward = one.figure.declared.better == "higher"
-        shown = _difference(one, point.label, level, downward=downward)
+        shown = _difference(one, point.label, level, level, downward=downward)
         yield Row(**shown.model_dump(), verdict=_verdict(shown))
 
 
 def _difference(
     found: Change,
     label: str,
-    level: float,
+    below: float,
+    above: float,
     *,
-    limit: float | None = None,
+    limit: float = 0.0,
     downward: bool = False,
 ) -> Difference:
+    """``below`` and ``above`` are how surely the change is no less and no more than is shown."""
     declared = found.figure.declared
     size, spread = found.size, found.spread
     low = high = least = None
     if spread is not None and not math.isnan(size):
-        half = t_quantile(level, spread.degrees) * spread.both
-        low, high = found.shown(size - half), found.shown(size + half)
-        least = resolution(spread, level)
-        if limit is not None and not math.isnan(limit):
-            # A limit fails once the change passes it, so less than that is never detected.
-            least = max(least, abs(limit) + t_quantile(0.9, spread.degrees) * spread.both)
+        low = found.shown(size - t_quantile(below, spread.degrees) * spread.both)
+        high = found.shown(size + t_quantile(above, spread.degrees) * spread.both)
+        least = resolution(spread, max(below, above), 0.0 if math.isnan(limit) else limit)
         # By as much as times double, rates halve.
         least = abs(found.shown(-least if downward else least))
     return Difference(

@@ -55,9 +55,10 @@ def explanation(found: Comparison) -> str:
     """How to read the tables."""
     alarms = 1 / (1 - found.confidence)
     text = (
-        "If nothing changed, all rows of a table lie within their intervals in all but at most "
-        f"one of {alarms:.3g} comparisons. A change as large as under \u201csure to show\u201d is "
-        "found nine times in ten; where that is too much, measure longer or with more --repeats."
+        "If nothing changed, no limit fails, and no row's interval excludes it, in all but at "
+        f"most one of {alarms:.3g} comparisons each. A change as large as under \u201csure to "
+        "show\u201d is found nine times in ten; where that is too much, measure longer or with "
+        "more --repeats."
     )
     singles = min(found.base.repeats, found.new.repeats) < 2
     return f"{text} {_SINGLE}" if singles else text
