@@ -7,6 +7,7 @@ import itertools
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ class Quick:
         return record
 
     async def close(self) -> None: ...
+
+
+class Uneven(Quick):
+    """Answers requests of even numbers, and leaves a mark; the others never."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    async def generate(self, request: Request) -> RequestRecord:
+        if request.number % 2:
+            await asyncio.sleep(3600)
+        record = await super().generate(request)
+        (self.marks / "answered").touch()
+        return record
+
+
+class Loud(Quick):
+    """Says more in one line than a pipe holds, as a warning that quotes a prompt does."""
+
+    async def open(self) -> TargetInfo:
+        sys.stderr.write("x" * 500_000)
+        return await super().open()
 
 
 class Refusing(Quick):
@@ -221,13 +245,13 @@ def test_a_report_from_several_processes() -> None:
     assert report.points[0].totals["good_share"].value == 1.0
 
 
-def test_ctrl_c_stops_all_and_keeps_what_was_measured() -> None:
+def test_ctrl_c_stops_all_and_keeps_what_was_measured(tmp_path: Path) -> None:
     async def interrupted() -> tuple[Measurement | None, bool]:
         options = Options(stop=Stop(duration=600, warmup=0), processes=2)
-        begun = Begun()
-        async with Client(Quick(0.005), PROMPTS, options, begun) as client:
+        async with Client(Uneven(tmp_path), PROMPTS, options, Silent()) as client:
             task = asyncio.ensure_future(client.measure(ClosedLoop(concurrency=4), "1.1"))
-            await begun.ticked.wait()
+            while not any(tmp_path.iterdir()):
+                await asyncio.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
             return await task, client.interrupted
 
@@ -239,18 +263,77 @@ def test_ctrl_c_stops_all_and_keeps_what_was_measured() -> None:
     assert 0 < found.window.length < 300
 
 
-class Begun(Silent):
-    """Tells when the load has run for a moment."""
+def test_ctrl_c_keeps_the_part_of_a_process_that_had_done_it(tmp_path: Path) -> None:
+    """And does not wait for it to say so again."""
 
-    def __init__(self) -> None:
-        self.ticked = asyncio.Event()
+    async def interrupted() -> Measurement | None:
+        options = Options(stop=Stop(requests=6, warmup_requests=0))
+        fleet = Fleet(Uneven(tmp_path), 2)
+        await fleet.open()
+        job = Job(PROMPTS, OpenLoop(type="open", rate=1000), options)
+        task = asyncio.ensure_future(fleet.measure(job, Silent()))
+        while not fleet._workers[0].done:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        found = await task
+        await fleet.close()
+        return found
 
-    def advance(self, amount: float = 1) -> None:
-        self.ticked.set()
+    found = asyncio.run(interrupted())
+    assert found
+    assert [record.request.number for record in found.window.counted] == [0, 2, 4]
+    assert found.partial
+
+
+def test_a_part_that_is_missing_makes_the_whole_partial(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer when it is stopped has nothing, however much the others have."""
+
+    first, mute, last = team.fleet._workers
+    real = mute.harvest
+
+    async def lost(progress: Any) -> Harvest:
+        await asyncio.sleep(3600)
+        return await real(progress)
+
+    async def interrupted() -> Measurement | None:
+        job = Job(PROMPTS, ClosedLoop(concurrency=3), Options(stop=Stop(requests=9)))
+        task = asyncio.ensure_future(team.fleet.measure(job, Silent()))
+        first.done = last.done = None
+        while not (first.done and last.done):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        found = await task
+        await real(None)
+        return found
+
+    monkeypatch.setattr(mute, "harvest", lost)
+    monkeypatch.setattr("toolkit.bench.workers._STOPPING", 0.1)
+    found = team.loop.run_until_complete(interrupted())
+    assert found
+    assert len(found.window.counted) == 6
+    assert found.partial
+
+
+def test_a_process_may_say_what_it_likes() -> None:
+    report = run(Loud(), PROMPTS, ClosedLoop(), Options(stop=Stop(requests=2), processes=2))
+    assert report.points[0].repeats[0].completed == 2
+
+
+def test_what_lies_in_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("toolkit", "numpy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    report = run(Quick(), PROMPTS, ClosedLoop(), Options(stop=Stop(requests=2), processes=2))
+    assert report.points[0].repeats[0].completed == 2
 
 
 def test_interrupted_while_they_warm_up_they_have_nothing_and_go_on(team: Team) -> None:
-    stop = Stop(requests=1, warmup_requests=200_000)
+    stop = Stop(requests=1, warmup_requests=1_000_000)
     job = Job(PROMPTS, ClosedLoop(concurrency=4), Options(stop=stop), "x")
 
     async def interrupted() -> Measurement | None:

@@ -182,8 +182,13 @@ def announce(job: Job, progress: Progress) -> None:
         progress.start(job.title, stop.warmup + stop.duration, "s")
 
 
-def conclude(job: Job, parts: Sequence[Harvest], progress: Progress) -> Measurement | None:
-    """The measurement that the parts of a load make together, as if one process had run it."""
+def conclude(
+    job: Job, parts: Sequence[Harvest], progress: Progress, *, missing: bool = False
+) -> Measurement | None:
+    """The measurement that the parts of a load make together, as if one process had run it.
+
+    It is partial if a part is, or if there are parts ``missing``.
+    """
     if not parts:
         progress.finish("nothing measured")
         return None
@@ -196,7 +201,7 @@ def conclude(job: Job, parts: Sequence[Harvest], progress: Progress) -> Measurem
         opens=min(part.opens for part in parts),
         end=max(part.end for part in parts),
         exhausted=all(part.exhausted for part in parts),
-        partial=any(part.partial for part in parts),
+        partial=missing or any(part.partial for part in parts),
         health=ClientHealth.together([part.health for part in parts]),
     )
     window = _window(whole, job.options)

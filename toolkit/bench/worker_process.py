@@ -1,4 +1,4 @@
-"""A load process: what :mod:`toolkit.bench.workers` starts, ``python -m`` of this module.
+"""A load process: what :mod:`toolkit.bench.workers` starts.
 
 It reads commands from its standard input and answers on its standard output:
 
@@ -139,7 +139,3 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)
     asyncio.run(_main(out))
-
-
-if __name__ == "__main__":
-    main()

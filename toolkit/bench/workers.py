@@ -20,7 +20,6 @@ import math
 import os
 import pickle
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,6 +38,14 @@ TOKENS_PER_PROCESS = 5_000.0
 _LEAD = 0.02
 _STOPPING = 15.0
 _CLOCK_SLACK = 0.001
+_KEPT_BYTES, _TOLD_LINES = 8192, 20
+# Modules come from where this process has them, not from a working directory put in front.
+_PROGRAM = """\
+import sys
+sys.path = [path for path in sys.path if path]
+from toolkit.bench.worker_process import main
+main()
+"""
 
 
 def processes_for(loads: Sequence[Load], output_tokens: float) -> int:
@@ -110,7 +117,7 @@ class Fleet:
             harvests = await self._run(job, workers, progress)
         except asyncio.CancelledError:
             harvests = await self._stop(workers)
-        return conclude(job, harvests, progress)
+        return conclude(job, harvests, progress, missing=len(harvests) < len(workers))
 
     async def close(self) -> None:
         """End all workers."""
@@ -118,7 +125,7 @@ class Fleet:
 
     async def _run(self, job: Job, workers: Sequence[_Worker], progress: Progress) -> list[Harvest]:
         for index, worker in enumerate(workers):
-            worker.send("job", replace(job, part=index, parts=len(workers)))
+            worker.give(replace(job, part=index, parts=len(workers)))
         stop = job.options.stop
         barriers = 2 if stop.requests and stop.warmup_requests else 1
         for _ in range(barriers):
@@ -147,8 +154,9 @@ class _Worker:
 
     def __init__(self, index: int, count: int) -> None:
         self._name = f"load process {index + 1} of {count}"
+        self.done: Harvest | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._said: deque[str] = deque(maxlen=20)
+        self._said = b""
         self._answers: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
         self._listening: list[asyncio.Task[None]] = []
 
@@ -158,8 +166,8 @@ class _Worker:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "toolkit.bench.worker_process",
+                "-c",
+                _PROGRAM,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -202,15 +210,23 @@ class _Worker:
         assert kind == wanted, f"{self._name} says {kind} instead of {wanted}"
         return content
 
+    def give(self, job: Job) -> None:
+        """Have it run its part."""
+        self.done = None
+        self.send("job", job)
+
     async def harvest(self, progress: Progress | None) -> Harvest:
-        """What it has when its part is done; steps on the way there advance ``progress``."""
-        while True:
+        """What it has when its part is done; steps on the way there advance ``progress``.
+
+        It is kept: who stops all asks again those that had already told.
+        """
+        while self.done is None:
             kind, content = await self._next()
             if kind == "done":
-                harvest: Harvest = content
-                return harvest
-            if progress and kind == "ended":
+                self.done = content
+            elif progress and kind == "ended":
                 progress.advance(content)
+        return self.done
 
     async def end(self) -> None:
         """Let it go; it ends when its input does."""
@@ -242,7 +258,7 @@ class _Worker:
         return EnvironmentError_(
             f"{self._name} died ({how}), so that its part of the load was missing",
             hint="out of memory? Try fewer users or a shorter duration",
-            details=list(self._said),
+            details=self._said.decode(errors="replace").splitlines()[-_TOLD_LINES:],
         )
 
     async def _read_answers(self) -> None:
@@ -258,8 +274,9 @@ class _Worker:
     async def _read_errors(self) -> None:
         assert self._process
         assert self._process.stderr
-        async for line in self._process.stderr:
-            self._said.append(line.decode(errors="replace").rstrip())
+        # Not by lines: one may be longer than the reader takes.
+        while said := await self._process.stderr.read(_KEPT_BYTES):
+            self._said = (self._said + said)[-_KEPT_BYTES:]
 
 
 async def _all(works: Iterator[Any]) -> list[Any]:
