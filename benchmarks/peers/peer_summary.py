@@ -69,7 +69,7 @@ def figures_table(found: Sequence[Measurement], workload: str) -> Iterator[str]:
         for name in peers(here):
             cells = [_spread(here, name, "tokens_per_s"), _spread(here, name, "ttft_p50")]
             for field in ("ttft_p95", "itl_p50", "tpot_p50", "e2e_p50", "server_cpu"):
-                cells.append(f"{_median(here, name, field):,.3g}")
+                cells.append(_number(_median(here, name, field)))
             cells.append(f"{_median(here, name, 'kv_reuse'):.0%}")
             yield f"| {users} | {name} | {' | '.join(cells)} |"
 
@@ -103,6 +103,11 @@ def _spread(found: Sequence[Measurement], name: str, field: str) -> str:
     values = [getattr(one, field) for one in found if one.peer == name]
     middle = f"{statistics.median(values):,.0f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def _number(value: float) -> str:
+    """Three figures, and never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _times(values: Sequence[float]) -> str:

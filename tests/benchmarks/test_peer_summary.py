@@ -67,6 +67,7 @@ def test_tables_have_medians_and_the_range() -> None:
     rows = list(peer_summary.figures_table(TWO_ROUNDS, "independent"))
     ours = next(row for row in rows if "| ours |" in row)
     assert "250 (200 to 300)" in ours
+    assert "| 20 | 21 | 1,500 | 3 | 0% |" in ours
     (row,) = list(peer_summary.ratio_table(TWO_ROUNDS, "ours", "vLLM"))[2:]
     assert "1.50x (1.00 to 2.00)" in row
     assert "3.50x (3.00 to 4.00)" in row
