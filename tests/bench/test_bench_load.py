@@ -16,6 +16,7 @@ from toolkit.bench.metrics import Objective
 from toolkit.bench.records import Request, RequestRecord, Usage, clock
 from toolkit.bench.report import BenchReport
 from toolkit.bench.runner import Options, run
+from toolkit.bench.saturation import Watch
 from toolkit.bench.target import TargetInfo
 from toolkit.bench.workload import Conversation, Independent
 from toolkit.errors import ServerError
@@ -148,6 +149,48 @@ def test_a_stall_counts_for_everybody_who_was_to_be_served_in_it() -> None:
     assert health.saturated
     assert health.send_lag_p99_ms > 100
     assert any("saturated" in note for note in report.notes)
+
+
+def test_the_client_is_judged_by_its_work_in_the_window_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the warm-up nor the wait for the last answers makes it look less busy."""
+    engine, course = Engine(seconds=0.4), []
+
+    class Told(Watch):
+        def begin(self) -> None:
+            course.append(("begin", len(engine.asked)))
+            super().begin()
+
+        def end(self) -> None:
+            course.append(("end", engine.running))
+            super().end()
+
+    monkeypatch.setattr("toolkit.bench.measuring.Watch", Told)
+    load = OpenLoop(type="open", rate=100, arrivals="constant")
+    run(engine, PROMPTS, load, Options(stop=Stop(duration=0.2, warmup=0.2)))
+    before, at_start, end, after = course[-4:]
+    assert (before[0], at_start[0], end[0], after[0]) == ("begin", "begin", "end", "end")
+    assert before[1] == 0 < at_start[1], "the warm-up had begun"
+    assert end[1] > 0 == after[1], "answers were still on their way"
+
+
+def test_what_a_client_used_is_counted_from_begin_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = used = 0.0
+
+    async def watched() -> float:
+        nonlocal now, used
+        async with Watch() as watch:
+            now, used = 10.0, 9.0
+            watch.begin()
+            now, used = 12.0, 10.0
+            watch.end()
+            now, used = 20.0, 18.0
+        return watch.health([]).cpu_share
+
+    monkeypatch.setattr("toolkit.bench.saturation.clock", lambda: now)
+    monkeypatch.setattr("toolkit.bench.saturation.time.process_time", lambda: used)
+    assert asyncio.run(watched()) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant", "burst"])

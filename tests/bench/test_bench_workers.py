@@ -19,7 +19,7 @@ from test_bench_method import tokenizer_with_beginning
 from toolkit.bench.chat import Message, TemplateChat
 from toolkit.bench.client import Client
 from toolkit.bench.load import ClosedLoop, Load, OpenLoop, Stop, TraceLoop
-from toolkit.bench.measuring import Harvest, Job, conclude, measure
+from toolkit.bench.measuring import Harvest, Job, conclude, measure, run_job
 from toolkit.bench.metrics import Objective
 from toolkit.bench.records import Request, RequestRecord, Usage, clock
 from toolkit.bench.runner import Options, run
@@ -229,6 +229,30 @@ def test_what_parts_bring_is_put_together() -> None:
     assert half
     assert half.window.end == 9.0
     assert conclude(job, [], Silent()) is None
+
+
+def test_a_part_stopped_before_it_began_does_not_move_the_window() -> None:
+    class Waiting:
+        async def begin(self) -> float:
+            await asyncio.sleep(3600)
+            return 0.0
+
+        def ended(self, record: RequestRecord) -> None: ...
+
+    async def stopped(job: Job) -> Harvest:
+        task = asyncio.ensure_future(run_job(Quick(), job, Waiting()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        return await task
+
+    record = RequestRecord(Request(0, "p", 1, 101.0), sent=101.0)
+    record.complete(102.0, Usage(output_tokens=1))
+    begun = Harvest([record], 100.0, 110.0, False, True, ClientHealth.of(1.0, 1.0, 0.3))
+    job = Job(PROMPTS, ClosedLoop(concurrency=2), Options(stop=Stop(duration=10)), "x", 1, 2)
+    found = conclude(job, [begun, asyncio.run(stopped(job))], Silent())
+    assert found
+    assert (found.window.start, found.window.end) == (100.0, 102.0)
+    assert found.partial
 
 
 def test_a_report_from_several_processes() -> None:

@@ -251,12 +251,20 @@ async def _count(phase: Phase, job: Job, conductor: Conductor, watch: Watch) -> 
 
 async def _timed(phase: Phase, job: Job, conductor: Conductor, watch: Watch) -> None:
     stop = job.options.stop
+    phase.opens = math.inf
     phase.start = await conductor.begin()
     watch.begin()
     phase.opens = phase.start + stop.warmup
     phase.end = phase.opens + stop.duration
     phase.least = job.least()
-    await drive(phase, _own(job), job.offsets())
+    loop = asyncio.get_running_loop()
+    due = ((phase.opens, watch.begin), (phase.end, watch.end))
+    calls = [loop.call_later(when - clock(), call) for when, call in due]
+    try:
+        await drive(phase, _own(job), job.offsets())
+    finally:
+        for call in calls:
+            call.cancel()
 
 
 def _own(job: Job) -> Load:

@@ -78,6 +78,15 @@ class Watch:
         """Forget what was before: waiting for other processes is no work, for example."""
         self._began, self._cpu = clock(), time.process_time()
         self._lags.clear()
+        self._ended = False
+
+    def end(self) -> None:
+        """Let nothing count that comes after."""
+        if self._ended:
+            return
+        self._ended = True
+        self._elapsed = max(clock() - self._began, 1e-9)
+        self._used = time.process_time() - self._cpu
 
     async def __aenter__(self) -> Watch:
         self.begin()
@@ -90,8 +99,7 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._elapsed = max(clock() - self._began, 1e-9)
-        self._cpu = time.process_time() - self._cpu
+        self.end()
         if self._task:
             self._task.cancel()
 
@@ -99,13 +107,14 @@ class Watch:
         """What was found, after the block."""
         sent = [record.sent - record.request.intended for record in records if record.sent]
         loop_lag, send_lag = _p99_ms(self._lags), _p99_ms(sent)
-        return ClientHealth.of(loop_lag, send_lag, self._cpu / self._elapsed)
+        return ClientHealth.of(loop_lag, send_lag, self._used / self._elapsed)
 
     async def _sample(self) -> None:
         while True:
             due = clock() + _SAMPLE_EVERY
             await asyncio.sleep(_SAMPLE_EVERY)
-            self._lags.append(clock() - due)
+            if not self._ended:
+                self._lags.append(clock() - due)
 
 
 def _p99_ms(seconds: Sequence[float]) -> float:
