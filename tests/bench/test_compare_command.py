@@ -132,6 +132,15 @@ def test_junit_and_markdown(folder: Path, tmp_path: Path) -> None:
     assert ElementTree.parse(junit).getroot()[0].get("errors") == "1"
 
 
+def test_junit_without_a_limit_would_be_empty(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "junit.xml"
+    assert compare(folder, "base", "same", "--junit", str(file)) == 2
+    assert "--fail-if" in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_reports_of_one_repeat_say_what_is_assumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -339,3 +339,30 @@ def test_what_is_no_number_is_no_figure(broken: float) -> None:
     assert outcome(of(100), report(point(4, made)), "ttft_p95 > +10%") == ["passed"]
     made = [repeat({"ttft.p95": broken})] * 5
     assert outcome(of(100), report(point(4, made)), "ttft_p95 > +10%") == ["failed"]
+
+
+def test_a_limit_of_nothing_is_passed_by_anything() -> None:
+    zero, some = of(0, name="queue_time.p50"), of(30, name="queue_time.p50")
+    assert outcome(zero, some, "queue_time_p50 > 0ms") == ["failed"]
+    assert outcome(some, zero, "queue_time_p50 > 0ms") == ["passed"]
+    assert outcome(zero, some, "queue_time_p50 < 0ms") == ["passed"]
+
+
+def test_loads_that_an_interrupted_run_did_not_reach_are_not_called_passed() -> None:
+    def both(*users: int, **changes: object) -> BenchReport:
+        made = [point(one, [repeat({"ttft.p95": 100 * f}) for f in TIGHT]) for one in users]
+        return report(*made, **changes)
+
+    gates = ("ttft_p95 > +10%", "ttft_p95 > +10% @ 1 user")
+    base = report(
+        *(one.model_copy(update={"label": "1 user"}) for one in both(1).points), *both(32).points
+    )
+    new = report(base.points[0])
+    assert outcome(base, new, *gates) == ["passed"] * 2
+    cut = new.model_copy(update={"partial": True})
+    assert outcome(base, cut, *gates) == ["passed", "passed", "undecided"]
+    (left,) = compare(base, cut, [parse_gate(gates[0])]).having("undecided")
+    assert (left.load, left.evidence) == ("32 users", "new ended before this load")
+    died = new.model_copy(update={"failure": "load process 2 died"})
+    assert outcome(base, died, *gates) == ["passed", "passed", "undecided"]
+    assert "new ended early: load process 2 died" in compare(base, died).differing

@@ -64,9 +64,12 @@ def compare(
         new=_side(new),
         differing=tuple(differences(base, new, common)),
         rows=tuple(_rows(common, objectives, confidence)),
-        judgements=tuple(
-            _judge(gate, pair, _Levels(_level(confidence, len(asked)), confidence))
-            for gate, pair in asked
+        judgements=(
+            *(
+                _judge(gate, pair, _Levels(_level(confidence, len(asked)), confidence))
+                for gate, pair in asked
+            ),
+            *_unreached(gates, common, base, new),
         ),
     )
 
@@ -99,6 +102,24 @@ def _meant(gate: Gate, common: Sequence[Pair], objectives: bool) -> list[Pair]:
     if not found:
         raise SpecError(f"neither report measured {gate.figure.name}", where=where)
     return found
+
+
+def _unreached(
+    gates: Sequence[Gate], common: Sequence[Pair], base: BenchReport, new: BenchReport
+) -> Iterator[Judgement]:
+    """Loads that were to be judged, had the new run not ended early: it may be why it did."""
+    if not (new.partial or new.failure):
+        return
+    reached = [before for before, _ in common]
+    for gate in gates:
+        for point in base.points:
+            if gate.load is None and point not in reached:
+                yield Judgement(
+                    gate=gate.text,
+                    load=point.label,
+                    outcome="undecided",
+                    evidence="new ended before this load",
+                )
 
 
 def _judge(gate: Gate, pair: Pair, levels: _Levels) -> Judgement:
@@ -154,7 +175,9 @@ def _outcome(gate: Gate, found: Change, limit: float, levels: _Levels) -> Outcom
     sign = 1.0 if gate.above else -1.0
     absolute = gate.kind == "absolute"
     if absolute:
-        size, edge = sign * found.between(gate.limit, found.new), 0.0
+        nothing = not found.figure.is_share and gate.limit == 0 < found.new
+        size = sign * (math.inf if nothing else found.between(gate.limit, found.new))
+        edge = 0.0
     else:
         size, edge = sign * found.size, sign * limit
     if found.spread is None or math.isnan(size) or math.isnan(edge):

@@ -53,7 +53,9 @@ def differences(base: BenchReport, new: BenchReport, common: tuple[Pair, ...]) -
         yield from _changed(name, _plain(getattr(base, name)), _plain(getattr(new, name)))
     yield from _found_rates(base, new)
     for side, report, index in (("base", base, 0), ("new", new, 1)):
-        if report.partial:
+        if report.failure:
+            yield f"{side} ended early: {report.failure}"
+        elif report.partial:
             yield f"{side} was interrupted"
         matched = [pair[index] for pair in common]
         alone = [point.label for point in report.points if point not in matched]

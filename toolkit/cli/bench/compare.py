@@ -9,10 +9,12 @@ import typer
 
 from toolkit.cli.options import JsonOption
 from toolkit.cli.output import counted, print_json, print_table
-from toolkit.errors import Undecided, ValidationFailed
+from toolkit.errors import SpecError, Undecided, ValidationFailed
 
 if TYPE_CHECKING:
     from toolkit.bench.compare import Comparison
+
+_LIMIT = 'add one, such as --fail-if "ttft_p95 > +10%"'
 
 
 def compare(
@@ -61,6 +63,8 @@ def compare(
     from toolkit.spec.writing import write_text
 
     gates = [parse_gate(text) for text in fail_if or ()]
+    if junit and not gates:
+        raise SpecError("without a limit there is no test to write", where="--junit", hint=_LIMIT)
     found = hold_against(read_report(base), read_report(new), gates, confidence=confidence)
     if junit:
         title = f"toolkit bench compare {found.new.title}"
