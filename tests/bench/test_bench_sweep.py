@@ -26,7 +26,8 @@ from toolkit.bench.runner import Options
 from toolkit.bench.scenario import parse_scenario
 from toolkit.bench.sweep import find_rate
 from toolkit.bench.sweep_search import Outcome, RateSearch, Search
-from toolkit.errors import SpecError
+from toolkit.bench.workload import TraceFile
+from toolkit.errors import ServerError, SpecError
 
 SERVICE = 0.25
 """Seconds that the modelled server takes for a request; it can serve 4 a second."""
@@ -304,6 +305,25 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
     assert report.found_rate.bound == "interrupted"
     assert report.found_rate.rate == 200.0
     assert "interrupted" in report.found_rate.sentence
+
+
+@pytest.mark.usefixtures("calm")
+def test_a_trace_that_is_too_short_ends_the_search_and_is_named(tmp_path: Path) -> None:
+    """From some rate on all its requests come in the warm-up, which says nothing of the server."""
+    row = '{"timestamp": %d, "input_length": 4, "output_length": 1}\n'
+    (tmp_path / "t").write_text("".join(row % (n * 10) for n in range(40)))
+    trace = TraceFile(type="trace", path=str(tmp_path / "t"))
+    settings = spec(arrivals="trace", start=100, requests=1, share=0.5)
+    made = options(stop=Stop(duration=0.1, warmup=0.1))
+    report = find_rate(Served(most=1e9), trace, settings, made)
+    found = report.found_rate
+    assert found
+    assert (found.rate, found.above, found.bound) == (200.0, None, "workload")
+    assert found.sentence.endswith("for a higher rate, the workload has too few requests")
+    assert not report.partial
+    with pytest.raises(ServerError, match="nothing was measured") as caught:
+        find_rate(Served(most=1e9), trace, spec(**{**settings.model_dump(), "start": 400}), made)
+    assert "stop.warmup" in str(caught.value.hint)
 
 
 def test_without_a_target_there_is_nothing_to_search() -> None:

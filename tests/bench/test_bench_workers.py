@@ -24,10 +24,11 @@ from toolkit.bench.metrics import Objective
 from toolkit.bench.records import Request, RequestRecord, Usage, clock
 from toolkit.bench.runner import Options, run
 from toolkit.bench.saturation import ClientHealth
+from toolkit.bench.scenario import parse_scenario
 from toolkit.bench.summary import Measurement
 from toolkit.bench.target import TargetInfo
 from toolkit.bench.vocabulary import Tokens
-from toolkit.bench.workers import Fleet, _Worker, processes_for
+from toolkit.bench.workers import Fleet, _Worker, processes_for, processes_of
 from toolkit.bench.workload import Independent, Material, PromptFile, TraceFile
 from toolkit.errors import EnvironmentError_, ServerError, UnsupportedError
 from toolkit.progress import Silent
@@ -452,6 +453,37 @@ def test_processes_by_load_and_cores(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert processes_for([ClosedLoop(concurrency=1), load], output_tokens=100) == expected
+
+
+def test_processes_for_a_trace_by_its_own_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    row = '{"timestamp": %d, "input_length": 4, "output_length": 100}\n'
+    (tmp_path / "t").write_text("".join(row % (n * 10) for n in range(40)))
+    scenario = f"workload: {{type: trace, path: {tmp_path / 't'}}}\nload: {{type: trace%s}}"
+    for speed, expected in (("", 2), (", speedup: [1, 3]", 6), (", rate: 5", 1)):
+        assert processes_of(parse_scenario(scenario % speed, "x")) == expected
+
+
+def test_processes_for_conversations_by_all_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    talks = "workload: {type: conversation, turns: 5, output_tokens: 100}"
+    assert processes_of(parse_scenario(f"{talks}\nload: {{type: open, rate: 100}}", "x")) == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [("", 8), (", limit: 100", 2), (", limit: 10", 1)]
+)
+def test_processes_for_a_search_by_its_limit(
+    settings: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far it goes is not known; so many as serve the most that it may try, up to a few."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    made = f"workload: {{type: independent, output_tokens: 100}}\nload: {{type: search{settings}}}"
+    assert processes_of(parse_scenario(made, "x")) == expected
+    named = f"processes: 3\n{made}"
+    assert processes_of(parse_scenario(named, "x")) == 3
 
 
 @pytest.mark.parametrize("ahead", [-3.0, 3.0])

@@ -86,7 +86,11 @@ def assemble(
     if not points:
         if client.interrupted:
             raise KeyboardInterrupt
-        raise client.broken or ServerError("nothing was measured", where=client.info.url or None)
+        raise client.broken or ServerError(
+            "nothing was measured",
+            where=client.info.url or None,
+            hint="no request began after the warm-up: shorten stop.warmup, or give more prompts",
+        )
     counted_by = measured[0][1][0].counted_by
     report = _report(client.info, workload, options, points, counted_by, partial=client.ended)
     if not client.broken:

@@ -68,6 +68,7 @@ class _Work:
     loads: dict[float, Load] = field(default_factory=dict)
     runs: dict[float, list[Measurement]] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
+    dry: bool = False
 
     def __post_init__(self) -> None:
         self.search = Search(self.spec)
@@ -80,6 +81,7 @@ class _Work:
                 found = await self.client.measure(load, f"probe {len(self.probes) + 1}", options)
                 if found is None and not self.client.ended:
                     # A window without a request tells nothing, and neither would another one.
+                    self.dry = True
                     return
                 if found is not None:
                     self._keep(rate, load, found)
@@ -91,7 +93,7 @@ class _Work:
             search=self.spec,
             rate=self.search.met,
             above=self.search.missed,
-            bound=self.search.bound,
+            bound="workload" if self.dry else self.search.bound,
             verdicts={label: verdict for label, verdict in verdicts.items() if verdict},
             probes=tuple(self.probes),
         )

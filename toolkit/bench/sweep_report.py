@@ -38,7 +38,7 @@ class FoundRate(BaseModel):
     bound: Bound = Field(
         description="What keeps it from being higher: server (the SLO was missed above), client "
         "(it was saturated above), limit (of the search), floor (no rate met it), probes (none "
-        "left), interrupted."
+        "left), workload (it has too few requests), interrupted."
     )
     verdicts: dict[str, Verdict] = Field(description="By the label of the point.")
     probes: tuple[Probe, ...] = Field(description="In the order in which they ran.")
@@ -63,5 +63,6 @@ class FoundRate(BaseModel):
             "limit": "no higher rate was tried",
             "floor": "",
             "probes": f"the search ended early; {above or 'no rate'} is known to be too much",
+            "workload": "for a higher rate, the workload has too few requests",
             "interrupted": f"interrupted; {above or 'no rate'} is known to be too much",
         }[self.bound]

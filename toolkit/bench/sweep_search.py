@@ -25,7 +25,7 @@ from toolkit.errors import SpecError
 from toolkit.spec.section import Section
 
 Verdict = Literal["met", "missed", "client"]
-Bound = Literal["server", "client", "limit", "floor", "probes", "interrupted"]
+Bound = Literal["server", "client", "limit", "floor", "probes", "workload", "interrupted"]
 GROWTH, FALL = 2.0, 4.0
 _TRIES = 3
 _FLOOR = 1024.0

@@ -6,7 +6,7 @@ from toolkit.bench.rows import Table, number
 from toolkit.bench.svg import Line, line_chart
 from toolkit.bench.sweep_report import FoundRate, Probe
 
-_COLUMNS = ("sessions/s", "verdict", "in SLO", "goodput/s", "requests", "window s", "late client")
+_COLUMNS = ("sessions/s", "verdict", "in SLO", "goodput/s", "requests", "window s", "client late")
 _VERDICTS = {"met": "met", "missed": "missed", "client": "client saturated"}
 
 
@@ -24,16 +24,7 @@ def search_table(found: FoundRate) -> Table:
         )
         for probe in sorted(found.probes, key=lambda probe: probe.rate)
     ]
-    columns = (
-        "sessions/s",
-        "verdict",
-        "in SLO",
-        "goodput/s",
-        "requests",
-        "window s",
-        "client late",
-    )
-    return Table(f"Rates tried, for {found.search.share:.1%} in the SLO", columns, tuple(rows))
+    return Table(f"Rates tried, for {found.search.share:.1%} in the SLO", _COLUMNS, tuple(rows))
 
 
 def goodput_plot(found: FoundRate) -> str:

@@ -24,17 +24,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolkit.bench.load import ClosedLoop, Load
+from toolkit.bench.load import ClosedLoop, Load, OpenLoop, TraceLoop
 from toolkit.bench.measuring import Harvest, Job, announce, conclude, tick
 from toolkit.bench.records import clock
+from toolkit.bench.scenario import Scenario
 from toolkit.bench.summary import Measurement
+from toolkit.bench.sweep_search import RateSearch
 from toolkit.bench.target import Target
 from toolkit.bench.worker_messages import packed, read
+from toolkit.bench.workload import TraceFile
 from toolkit.errors import EnvironmentError_, UnsupportedError
 from toolkit.progress import Progress
 
 USERS_PER_PROCESS = 64
 TOKENS_PER_PROCESS = 5_000.0
+_SEARCHING = 8
 _LEAD = 0.02
 _STOPPING = 15.0
 _CLOCK_SLACK = 0.001
@@ -48,21 +52,42 @@ main()
 """
 
 
-def processes_for(loads: Sequence[Load], output_tokens: float) -> int:
+def processes_of(scenario: Scenario) -> int:
+    """How many processes a scenario asks for; with ``auto``, how many its loads need.
+
+    Raises:
+        SpecError: the workload is a trace that cannot be read.
+    """
+    if scenario.processes != "auto":
+        return scenario.processes
+    load, workload = scenario.load, scenario.workload
+    tokens = workload.mean_output()
+    if isinstance(load, RateSearch):
+        # How far it goes is not known before; idle processes cost little, but some.
+        return min(_SEARCHING, processes_for((load.load(load.limit),), tokens))
+    pace = workload.replay().rate if isinstance(workload, TraceFile) else 0.0
+    return processes_for(load.loads, tokens, pace)
+
+
+def processes_for(loads: Sequence[Load], output_tokens: float, pace: float = 0.0) -> int:
     """How many processes the largest of ``loads`` needs, at most half of the cores.
 
     A process is given 64 users, or 5,000 tokens a second of an open loop, which is a third or
     less of a core (benchmarks/results/client-cost.md); the other half of the cores is left to a
-    server on this machine.
+    server on this machine. ``pace`` is a trace's own rate.
     """
     most = max(1, len(os.sched_getaffinity(0)) // 2)
     wanted = [
         one.concurrency / USERS_PER_PROCESS
         if isinstance(one, ClosedLoop)
-        else (one.rate or 0.0) * output_tokens / TOKENS_PER_PROCESS
+        else _rate(one, pace) * output_tokens / TOKENS_PER_PROCESS
         for one in loads
     ]
     return max(1, min(most, math.ceil(max(wanted, default=1.0))))
+
+
+def _rate(load: OpenLoop | TraceLoop, pace: float) -> float:
+    return load.speedup * pace if load.rate is None else load.rate
 
 
 class Fleet:

@@ -91,13 +91,17 @@ class _Synthetic(Section):
     request_class: str = Field(default="", description="Scheduling class to send and judge by.")
 
     def mean_output(self) -> float:
-        """Tokens of an answer, on average."""
-        dice = random.Random(0)
-        return sum(self.output_tokens.draw(dice) for _ in range(_DRAWS)) / _DRAWS
+        """Tokens of a session's answers, on average."""
+        return _mean(self.output_tokens)
 
     def _turn(self, text: str, dice: random.Random) -> Turn:
         tokens = self.output_tokens.draw(dice)
         return Turn(text, tokens, tokens if self.exact_output else None)
+
+
+def _mean(length: Length) -> float:
+    dice = random.Random(0)
+    return sum(length.draw(dice) for _ in range(_DRAWS)) / _DRAWS
 
 
 class Independent(_Synthetic):
@@ -150,6 +154,10 @@ class Conversation(_Synthetic):
     )
     think_time: Duration = Field(default=0.0, description="From an answer to the next turn.")
 
+    def mean_output(self) -> float:
+        """Tokens of a session's answers, on average."""
+        return _mean(self.turns) * super().mean_output()
+
     def sessions(self, material: Material) -> Iterator[Session]:
         """Endlessly many conversations."""
         make = material.vocabulary.make
@@ -175,7 +183,7 @@ class PromptFile(Section):
     request_class: str = Field(default="", description="For lines that do not say class.")
 
     def mean_output(self) -> float:
-        """Tokens of an answer, for lines that do not say."""
+        """Tokens of an answer, for sessions of one turn that do not say."""
         return float(self.output_tokens)
 
     def sessions(self, material: Material) -> Iterator[Session]:

@@ -35,6 +35,7 @@ def measure(
     from toolkit.bench.sweep import find_rate
     from toolkit.bench.sweep_search import RateSearch
     from toolkit.bench.vocabulary import Tokens, Words
+    from toolkit.bench.workers import processes_of
     from toolkit.bench.workload import Material
 
     tokenizer = tokenizer or place.tokenizer
@@ -48,7 +49,7 @@ def measure(
         sampling=Sampling(**scenario.sampling.model_dump()),
         material=Material(Tokens(tokenizer) if tokenizer else Words(), chat_format(tokenizer)),
         title=title,
-        processes=_processes(scenario),
+        processes=processes_of(scenario),
     )
     # Plain lines, no bars: a bar is redrawn ten times a second by the process that measures.
     progress = Silent() if quiet else PlainLines(sys.stderr)
@@ -82,15 +83,3 @@ def check_lengths(scenario: Scenario, most: int | None) -> None:
             where="--prompt-tokens",
             hint=f"measure with {most} or fewer",
         )
-
-
-def _processes(scenario: Scenario) -> int:
-    from toolkit.bench.sweep_search import RateSearch
-    from toolkit.bench.workers import processes_for
-
-    if scenario.processes != "auto":
-        return scenario.processes
-    # How far a search goes is not known; a saturated client is told in its result.
-    search = isinstance(scenario.load, RateSearch)
-    loads = () if search else scenario.load.loads
-    return processes_for(loads, scenario.workload.mean_output())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from toolkit.bench.metrics import Objectives
 from toolkit.bench.records import Sampling
 from toolkit.bench.scenario import Scenario
 from toolkit.bench.sweep_search import RateSearch
-from toolkit.bench.workers import processes_for
+from toolkit.bench.workers import processes_of
 from toolkit.bench.workload import Workload
 from toolkit.errors import SpecError
 from toolkit.spec.models import Deployment
@@ -72,7 +71,7 @@ class Method:
             objectives={"": scenario.slo} if scenario.slo else objectives,
             sampling=Sampling(**scenario.sampling.model_dump()),
             seed=scenario.seed,
-            processes=_processes(scenario, scenario.load.loads),
+            processes=processes_of(scenario),
         )
 
     @property
@@ -93,12 +92,6 @@ class Method:
             tokenizer=str(self.tokenizer or ""),
             seed=seed,
         )
-
-
-def _processes(scenario: Scenario, loads: Sequence[Load]) -> int:
-    if scenario.processes != "auto":
-        return scenario.processes
-    return processes_for(loads, scenario.workload.mean_output())
 
 
 class Identity(BaseModel):
