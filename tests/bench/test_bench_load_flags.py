@@ -147,11 +147,12 @@ def test_a_trace_is_held_to_what_the_deployment_takes(trace: Path) -> None:
     workload = TraceFile(type="trace", path=str(trace))
     held = within_limits(workload, Place("u", "m", None, max_input_len=24, max_seq_len=25))
     assert isinstance(held, TraceFile)
-    assert (held.max_prompt_tokens, held.max_output_tokens) == (24, 1)
-    own = workload.model_copy(update={"max_prompt_tokens": 10, "max_output_tokens": 3})
+    lengths = [(one.prompt_tokens, one.output_tokens) for one in held.replay().arrivals]
+    assert lengths == [(20, 2), (21, 2), (22, 2), (23, 2), *[(24, 1)] * 4]
+    own = workload.model_copy(update={"max_prompt_tokens": 10, "max_total_tokens": 11})
     assert within_limits(own, Place("u", "m", None, max_input_len=24, max_seq_len=25)) == own
     assert within_limits(workload, Place("u", "m", None)) == workload
-    assert held.mean_output() == 1.0
+    assert held.mean_output() == 1.5
 
 
 def test_a_run_that_lost_a_load_process_is_exit_code_3() -> None:

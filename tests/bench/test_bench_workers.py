@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import pickle
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -464,6 +465,29 @@ def test_processes_for_a_trace_by_its_own_rate(
     scenario = f"workload: {{type: trace, path: {tmp_path / 't'}}}\nload: {{type: trace%s}}"
     for speed, expected in (("", 2), (", speedup: [1, 3]", 6), (", rate: 5", 1)):
         assert processes_of(parse_scenario(scenario % speed, "x")) == expected
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_client_may_have_as_many_connections_as_the_system_allows(processes: int) -> None:
+    """Over HTTP, each running request is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+    try:
+        options = Options(stop=Stop(requests=2, warmup_requests=0), processes=processes)
+        report = run(Allowed(), PROMPTS, OpenLoop(type="open", rate=100), options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {span.output_tokens for span in report.points[0].repeats[0].spans} == {min(hard, 10**6)}
+
+
+class Allowed(Quick):
+    """Answers with how many files its process may open."""
+
+    async def generate(self, request: Request) -> RequestRecord:
+        record = await super().generate(request)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        record.usage = Usage(output_tokens=min(soft, 10**6))
+        return record
 
 
 def test_processes_for_conversations_by_all_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:

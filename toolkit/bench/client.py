@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 
+from toolkit.bench.connections import allow_connections
 from toolkit.bench.load import Load
 from toolkit.bench.measuring import Job, Options, measure
 from toolkit.bench.summary import Measurement
@@ -40,6 +41,7 @@ class Client:
         return self.interrupted or self.broken is not None
 
     async def __aenter__(self) -> Client:
+        allow_connections()
         self.info = await self._target.open()
         try:
             if self._fleet:

@@ -40,19 +40,31 @@ class Replay:
             yield f"trace: not replayed: {', '.join(trace.ignored)}"
 
 
-def replay(trace: Trace, max_prompt: int | None, max_output: int | None, skip: bool) -> Replay:
-    """Hold the requests of ``trace`` to the longest prompt and answer (None: any length).
+@dataclass(frozen=True)
+class Longest:
+    """How many tokens may be sent and asked for, and both together; None: any number."""
+
+    prompt: int | None = None
+    output: int | None = None
+    total: int | None = None
+
+    def hold(self, one: Arrival) -> Arrival:
+        """``one``, shortened where it has to be; of its sum, the answer before the prompt."""
+        total = self.total or one.prompt_tokens + one.output_tokens
+        prompt = min(one.prompt_tokens, self.prompt or one.prompt_tokens, total - 1)
+        output = min(one.output_tokens, self.output or one.output_tokens, total - prompt)
+        return replace(one, prompt_tokens=prompt, output_tokens=output)
+
+
+def replay(trace: Trace, longest: Longest, skip: bool) -> Replay:
+    """Hold the requests of ``trace`` to the longest allowed.
 
     Raises:
         SpecError: none is left.
     """
     kept, changed, skipped = [], 0, 0
     for one in trace.arrivals:
-        held = replace(
-            one,
-            prompt_tokens=min(one.prompt_tokens, max_prompt or one.prompt_tokens),
-            output_tokens=min(one.output_tokens, max_output or one.output_tokens),
-        )
+        held = longest.hold(one)
         if held != one and skip:
             skipped += 1
             continue
@@ -62,6 +74,6 @@ def replay(trace: Trace, max_prompt: int | None, max_output: int | None, skip: b
         raise SpecError(
             f"all {skipped} requests of the trace are longer than allowed",
             where="workload.longer",
-            hint="longer: clamp shortens them; or raise max_prompt_tokens and max_output_tokens",
+            hint="longer: clamp shortens them; or raise the max_..._tokens that are set",
         )
     return Replay(trace, tuple(kept), changed, skipped)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import resource
 import sys
 from typing import Any
 
+from toolkit.bench.connections import allow_connections
 from toolkit.bench.measuring import Job, run_job
 from toolkit.bench.records import RequestRecord, clock
 from toolkit.bench.target import Target
@@ -132,9 +132,7 @@ async def _main(out: int) -> None:
 
 def main() -> None:
     """Run until the parent closes the input."""
-    # Over HTTP, each running request is a connection.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_connections()
     # What a library prints must not come between the answers.
     out = os.dup(1)
     os.dup2(2, 1)

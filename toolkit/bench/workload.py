@@ -20,7 +20,7 @@ from toolkit.bench.chat import ChatFormat, Message, PlainChat
 from toolkit.bench.lengths import Count, Fixed, Length
 from toolkit.bench.prompts_file import FileSession, read_prompts
 from toolkit.bench.traces import read_trace
-from toolkit.bench.traces_replay import Replay, replay
+from toolkit.bench.traces_replay import Longest, Replay, replay
 from toolkit.bench.traces_text import BlockText
 from toolkit.bench.vocabulary import Vocabulary, Words
 from toolkit.spec.section import Section
@@ -223,7 +223,10 @@ def _replay(workload: TraceFile, changed: int) -> Replay:
     path, block_tokens = Path(workload.path), workload.block_tokens
     trace = read_trace(path, form, block_tokens=block_tokens, limit=workload.limit)
     skip = workload.longer == "skip"
-    return replay(trace, workload.max_prompt_tokens, workload.max_output_tokens, skip)
+    most = Longest(
+        workload.max_prompt_tokens, workload.max_output_tokens, workload.max_total_tokens
+    )
+    return replay(trace, most, skip)
 
 
 def _slice(material: Material) -> tuple[int, None, int]:
@@ -244,6 +247,9 @@ class TraceFile(Section):
     limit: int = Field(default=100_000, ge=1, description="Lines of the trace to read at most.")
     max_prompt_tokens: Count | None = Field(default=None, description="Longest prompt to send.")
     max_output_tokens: Count | None = Field(default=None, description="Longest answer to ask.")
+    max_total_tokens: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="Longest prompt and answer together."
+    )
     longer: Literal["clamp", "skip"] = Field(
         default="clamp", description="Shorten what is above these, or leave the request out."
     )

@@ -65,9 +65,8 @@ def within_limits(workload: Workload, place: Place) -> Workload:
     if not isinstance(workload, TraceFile) or place.max_input_len is None:
         return workload
     prompt = workload.max_prompt_tokens or place.max_input_len
-    rest = (place.max_seq_len or 0) - prompt
-    output = workload.max_output_tokens or (rest if rest > 0 else None)
-    return workload.model_copy(update={"max_prompt_tokens": prompt, "max_output_tokens": output})
+    total = workload.max_total_tokens or place.max_seq_len
+    return workload.model_copy(update={"max_prompt_tokens": prompt, "max_total_tokens": total})
 
 
 def check_lengths(scenario: Scenario, most: int | None) -> None:
