@@ -181,3 +181,28 @@ def test_places_on_top_are_bounded() -> None:
 def test_in_order_of_arrival_a_full_queue_is_full_for_everybody() -> None:
     _, submit = full_of_greedy("fcfs")
     assert not submit("modest")
+
+
+def test_whom_a_replica_is_kept_for_gets_it_though_other_keys_have_come_since() -> None:
+    section = {"classes": {"c": {"weight": 1}}, "starvation_after": "5s"}
+    made = Scheduler.of(Scheduling.model_validate(section))
+    made.add_replica(ReplicaSpec("r", "m", slots=8, kv_tokens=1024), 0.0)
+
+    def submit(name: str, owner: str, now: float, prompt: int = 64) -> None:
+        assert made.submit(Ticket(name, "m", "c", prompt, 64, (), now, owner=owner), now) is None
+
+    def go(now: float) -> list[str]:
+        return [sent.ticket for sent in made.dispatch(now)]
+
+    for owner in ("large", "other"):
+        submit(f"{owner} before", owner, 0.0, 440)
+    assert len(go(0.0)) == 2  # the engine is full, and both have had work
+    for owner in ("large", "other"):
+        submit(owner, owner, 0.1, 900)
+    assert go(6.0) == []  # from now on the engine is kept for the one whose turn it is
+    for n in range(6):
+        submit(f"new{n}", f"key{n}", 6.1)
+    for owner in ("large", "other"):
+        made.first_token(f"{owner} before", 7.0)
+        made.finish(f"{owner} before", output_tokens=64, cached_tokens=0, now=7.0)
+    assert go(7.0) == ["large"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from toolkit.gateway.scheduling.capacity import Capacity
 from toolkit.gateway.scheduling.classes import ClassPolicy
@@ -218,7 +219,10 @@ class Lane:
             most = self._classes[name].max_running
             return free > wanted[name] and (most is None or self._running[name] < most)
 
-        for job in self.order.candidates(now, allowed):
+        held = [self._held[0]] if self._held else []
+        # Whom a replica is kept for goes there though it is no longer his turn: nobody else may.
+        first = (job for job in held if allowed(job.ticket.request_class))
+        for job in chain(first, self.order.candidates(now, allowed)):
             fitting = [replica for replica in rooms if self._fits(job, replica, now)]
             if fitting:
                 return job, choose(fitting, up, job, affinity=self._affinity)
