@@ -43,3 +43,7 @@ def test_a_name_that_nobody_knows_stands_for_itself(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert machine_of("GPU-7") == {"gpu-7"}
+
+
+def test_what_is_no_name_stands_for_itself() -> None:
+    assert machine_of("a..b") == {"a..b"}

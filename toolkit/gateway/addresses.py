@@ -27,7 +27,7 @@ def machine_of(host: str) -> frozenset[str]:
     bare = host.strip("[]")
     try:
         found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter: it is no name at all
         return frozenset({bare.lower()})
     return frozenset(str(each[4][0]) for each in found)
 
