@@ -25,7 +25,7 @@ from toolkit.pipeline.ablation import running
 FILE = """
 name: m
 model: {source: "sample:smollm2-135m"}
-engine: {runtime: openvino, limits: {max_input_len: 1024, max_seq_len: 1100}}
+engine: {runtime: openvino, limits: {max_input_len: 2048, max_seq_len: 2200}}
 """
 
 
@@ -159,7 +159,7 @@ def test_its_schema_is_published(capsys: pytest.CaptureFixture[str]) -> None:
         (("--ablate", "--url", "grpc://h:1"), "--ablate"),
         (("--ablate", "--protocol", "http"), "--ablate"),
         (("--ablate", "--model", "x"), "--ablate"),
-        (("--ablate", "--with", "workload.turns=30"), "max_input_len"),
+        (("--ablate", "--with", "workload.turns=90"), "max_input_len"),
         (("--ablate", "--find-rate", "--slo-ttft-ms", "500"), "a search has none"),
     ],
 )
