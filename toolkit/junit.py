@@ -32,7 +32,7 @@ def junit_xml(suite: str, group: str, cases: Sequence[Case]) -> str:
     """The document of one test suite; ``group`` is the class name of its cases."""
     element = ElementTree.Element(
         "testsuite",
-        name=suite,
+        name=_printable(suite),
         tests=str(len(cases)),
         failures=str(_count(cases, "failed")),
         errors=str(_count(cases, "error")),
@@ -43,7 +43,7 @@ def junit_xml(suite: str, group: str, cases: Sequence[Case]) -> str:
         found = ElementTree.SubElement(
             element,
             "testcase",
-            classname=group,
+            classname=_printable(group),
             name=_printable(case.name),
             time=f"{case.seconds:.3f}",
         )

@@ -11,8 +11,10 @@ import pytest
 from grpc_double import error, response, serving
 from simulated import CALM, Server, report
 
+from toolkit.bench.report import Estimate
 from toolkit.bench.verdict import cases
 from toolkit.cli.app import run
+from toolkit.junit import Case, junit_xml
 
 SHORT = ("--requests", "8", "--with", "stop.warmup_requests=0", "--quiet", "--concurrency", "1")
 
@@ -101,6 +103,25 @@ def test_a_run_that_broke_off_says_why() -> None:
         if "came to its end" in one.name
     ]
     assert (case.outcome, case.message) == ("error", "load process 2 died")
+
+
+def test_a_share_that_is_exactly_enough_is_enough() -> None:
+    """The mean of three times 0.95 is a little less, in binary."""
+    made = report(Server(), 1, repeats=1, seconds=0.5)
+    (point,) = made.points
+    for value, expected in ((sum([0.95] * 3) / 3, "passed"), (0.9499, "failed")):
+        totals = point.totals | {"good_share": Estimate(value=value)}
+        held = made.model_copy(update={"points": (point.model_copy(update={"totals": totals}),)})
+        (case,) = [
+            one for one in cases(held, on_errors=False, least_good=0.95) if "SLO" in one.name
+        ]
+        assert case.outcome == expected
+
+
+def test_names_that_xml_cannot_hold_are_written_all_the_same() -> None:
+    text = junit_xml("a\x1bb", "c\x00d", [Case("e\x07f", "failed", "g\x08h", "i\x0bj")])
+    case = ElementTree.fromstring(text)[0][0]
+    assert (case.get("classname"), case.get("name")) == ("c\ufffdd", "e\ufffdf")
 
 
 def test_an_ablation_has_no_verdict_to_write(
