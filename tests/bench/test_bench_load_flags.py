@@ -93,15 +93,15 @@ def test_a_search_prints_what_it_found(
     port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A server that answers within a minute is fast enough for any rate that is tried."""
-    limits = ("--slo-ttft-ms", "60000", "--rate-limit", "100", "--rate-start", "50")
+    limits = ("--slo-ttft-ms", "60000", "--rate-limit", "400", "--rate-start", "200")
     stop = ("--requests", "60", "--with", "stop.warmup_requests=0", "--rate-share", "0.9")
     assert bench(port, "--find-rate", *limits, *stop, "--output", str(tmp_path)) == 0
     printed = capsys.readouterr().out
-    assert "100 sessions a second keep 90.0% of the requests within the SLO" in printed
+    assert "400 sessions a second keep 90.0% of the requests within the SLO" in printed
     assert "Rates tried" in printed
     found = read_report(tmp_path).found_rate
     assert found
-    assert (found.rate, found.bound) == (100.0, "limit")
+    assert (found.rate, found.bound) == (400.0, "limit")
 
 
 def test_a_search_stretches_a_trace_unless_told_other_arrivals(
