@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.capacity.weights import WeightBytes, weight_bytes
 from toolkit.checkpoint.architecture import Architecture, Family
+from toolkit.engine.nvidia.kv import layers_per_stage
 from toolkit.quantize.check import ResolvedQuantization
 from toolkit.spec.models import Parallelism
 
@@ -96,6 +97,15 @@ def mixture_of(arch: Architecture) -> Mixture | None:
     return Mixture(dense, arch.num_experts, arch.experts_per_token, arch.expert_size)
 
 
+def eagle_head(arch: Architecture) -> Architecture:
+    """The layer that an EAGLE head adds to this target: dense, also where the target's are not."""
+    mixture = mixture_of(arch)
+    if mixture is None:
+        return replace(arch, num_layers=1)
+    wide = arch.intermediate_size
+    return replace(mixture.dense, num_layers=1, num_experts=None, intermediate_size=wide)
+
+
 def mixture_bytes(
     mixture: Mixture,
     resolved: ResolvedQuantization,
@@ -118,5 +128,5 @@ def mixture_bytes(
 
     without, shared = of(mixture.dense.intermediate_size), mixture.dense.intermediate_size
     expert = of(shared + mixture.size).layers - without.layers
-    routers = mixture.router_weights * mixture.dense.num_layers * element
+    routers = mixture.router_weights * layers_per_stage(mixture.dense, parallelism) * element
     return WeightBytes(without.layers + routers, without.tables), expert

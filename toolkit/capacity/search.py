@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from toolkit.capacity.efficiency import Efficiency
 from toolkit.capacity.memory import fit
+from toolkit.capacity.mixture import eagle_head
 from toolkit.capacity.plan import MemoryPlan
 from toolkit.capacity.prices import Cost, Prices, cost
 from toolkit.capacity.roofline import Work
@@ -176,7 +177,7 @@ def make_replica(
     tensor, pipeline = engine.parallelism.tensor, engine.parallelism.pipeline
     drafted = None
     if draft is None and isinstance(engine.speculation, Eagle | Eagle3):
-        draft = replace(arch, num_layers=1)  # its head is one layer and the target's own lm_head
+        draft = eagle_head(arch)  # and the target's own lm_head
     if draft is not None:
         drafted = _work(draft, check(draft, Quantization()), tensor, pipeline)
     return Replica(

@@ -58,7 +58,7 @@ class Replica:
 
     def slots(self, traffic: Traffic) -> float:
         """Requests of this size that run at once."""
-        length = traffic.prompt_tokens + traffic.output_tokens + traffic.drafts
+        length = traffic.prompt_tokens + traffic.output_tokens + traffic.queries - 1
         most = self.kv_tokens / length if self.kv_tokens else math.inf
         return min(most, self.max_batch or math.inf)
 
@@ -107,7 +107,7 @@ def decoding_tpot(replica: Replica, traffic: Traffic, running: float) -> float:
 def decode_balance(replica: Replica, traffic: Traffic, running: float) -> Balance:
     """What a step of so many requests, and no prompt, moves and computes."""
     context = traffic.prompt_tokens + traffic.output_tokens / 2
-    step = Step(running, context, queries=replica.served(traffic, running).drafts + 1)
+    step = Step(running, context, queries=replica.served(traffic, running).queries)
     return balance(replica.work, replica.device, replica.factors, step)
 
 
@@ -254,7 +254,7 @@ def _one_step(replica: Replica, traffic: Traffic, running: float, prompts: float
         prompt_tokens=prompts * prompt.prompt_tokens,
         prompt_pairs=prompts * prompt.prompt_pairs,
         prompt_rows=prompts,
-        queries=traffic.drafts + 1,
+        queries=traffic.queries,
     )
     seconds = step_seconds(replica.work, replica.device, replica.factors, step)
     if replica.draft is None or not traffic.drafts:

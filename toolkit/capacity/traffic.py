@@ -14,7 +14,8 @@ class Traffic:
         output_tokens: Tokens of an answer.
         hit_rate: Share of a prompt's tokens whose keys and values are found in the cache.
         acceptance: Chance that a drafted token is accepted.
-        drafts: Tokens drafted before each step; 0 without speculation.
+        drafts: Tokens drafted one after the other before each step; 0 without speculation.
+        checked: Drafts that a step checks, where a tree of them has more than it is deep.
     """
 
     prompt_tokens: float
@@ -22,6 +23,12 @@ class Traffic:
     hit_rate: float = 0.0
     acceptance: float = 0.0
     drafts: int = 0
+    checked: int = 0
+
+    @property
+    def queries(self) -> int:
+        """Tokens that a step computes for each request: its next one and the drafts."""
+        return 1 + max(self.drafts, self.checked) if self.drafts else 1
 
     @property
     def cached_tokens(self) -> float:

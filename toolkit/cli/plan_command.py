@@ -168,13 +168,15 @@ def _traffic(
 ) -> Traffic:
     """What was asked, or sizes of a chat; within the file's limits unless they are ``free``."""
     from toolkit.capacity.traffic import Traffic
-    from toolkit.pipeline.sizing import drafted
+    from toolkit.pipeline.sizing import checked, drafted
 
     most = deployment.engine.limits.max_seq_len
     output = sizes[1] or (_OUTPUT if free else max(min(_OUTPUT, most // 5), 1))
     prompt = sizes[0] or (_PROMPT if free else max(min(_PROMPT, most - output), 1))
-    drafts = drafted(deployment.engine) if acceptance is not None else 0
-    return Traffic(prompt, output, reuse, acceptance or 0.0, drafts)
+    if acceptance is None:
+        return Traffic(prompt, output, reuse)
+    engine = deployment.engine
+    return Traffic(prompt, output, reuse, acceptance, drafted(engine), checked(engine))
 
 
 def _search(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit.capacity.roofline import Balance
     from toolkit.capacity.search import Goal, Option
     from toolkit.capacity.serving import Estimate
+    from toolkit.capacity.traffic import Traffic
     from toolkit.pipeline.sizing import Speed
 
 _BAR = 20
@@ -49,6 +50,7 @@ def _drafting_json(speed: Speed) -> dict[str, Any] | None:
         return None
     return {
         "drafts": speed.traffic.drafts,
+        "checked": speed.traffic.queries - 1,
         "acceptance": speed.traffic.acceptance,
         "tokens_per_step": speed.traffic.tokens_per_step,
         "gains": list(speed.drafting),
@@ -127,7 +129,7 @@ def gain_lines(speed: Speed) -> list[str]:
             (speed.estimates[i].running, speed.drafting[i]) for i in (0, -1)
         )
         lines.append(
-            f"Speculation: {traffic.drafts} drafts, each accepted with {traffic.acceptance:.0%}, "
+            f"Speculation: {_drafts(traffic)} accepted with {traffic.acceptance:.0%}, "
             f"make {traffic.tokens_per_step:.2f} tokens a step; with the drafts' cost, tokens come "
             f"{low:.2f} times as fast at {few:.0f} requests, {high:.2f} times at {many:.0f}."
         )
@@ -137,6 +139,12 @@ def gain_lines(speed: Speed) -> list[str]:
             f"first token comes {speed.reuse:.2f} times sooner."
         )
     return lines
+
+
+def _drafts(traffic: Traffic) -> str:
+    if traffic.queries - 1 == traffic.drafts:
+        return f"{traffic.drafts} drafts, each"
+    return f"{traffic.queries - 1} drafts in a tree {traffic.drafts} deep, each level"
 
 
 def options_json(options: Sequence[Option], goal: Goal, prices: Prices) -> dict[str, Any]:

@@ -75,18 +75,25 @@ def keep(root: Path, name: str, device: Device, made: Calibration) -> Path:
     return path
 
 
-def observations(report: BenchReport, *, drafts: int = 0, replicas: int = 1) -> list[Observation]:
+def observations(
+    report: BenchReport, *, drafts: int = 0, checked: int = 0, replicas: int = 1
+) -> list[Observation]:
     """The loads of a report whose requests and times per token are known, of one replica.
 
     The number of running requests follows from Little's law: requests a second times tokens of an
     answer times seconds a token. Replicas share them evenly.
     """
-    found = (observation(point, drafts, replicas) for point in report.points)
+    found = (observation(point, drafts, replicas, checked=checked) for point in report.points)
     return [each for each in found if each is not None]
 
 
-def observation(point: Point, drafts: int = 0, replicas: int = 1) -> Observation | None:
-    """One load, likewise; None where a figure is missing."""
+def observation(
+    point: Point, drafts: int = 0, replicas: int = 1, *, checked: int = 0
+) -> Observation | None:
+    """One load, likewise; None where a figure is missing.
+
+    Of a tree, ``checked`` drafts are proposed in a step and ``drafts`` of them may be accepted.
+    """
     tpot, prompt = _mean(point, "tpot"), _mean(point, "prompt_tokens")
     output, rate = _mean(point, "output_tokens"), point.totals.get("request_throughput")
     if not tpot or not prompt or not output or rate is None or rate.value <= 0:
@@ -96,8 +103,9 @@ def observation(point: Point, drafts: int = 0, replicas: int = 1) -> Observation
         prompt,
         output,
         hit_rate=reuse.value if reuse else 0.0,
-        acceptance=acceptance_of(accepted.value, drafts) if accepted else 0.0,
+        acceptance=_acceptance(accepted.value, drafts, checked) if accepted else 0.0,
         drafts=drafts if accepted else 0,
+        checked=checked if accepted else 0,
     )
     alone = point.load.type == "closed" and point.load.concurrency == 1
     first, running = _mean(point, "ttft"), rate.value * output * tpot / 1000 / replicas
@@ -110,6 +118,11 @@ def observation(point: Point, drafts: int = 0, replicas: int = 1) -> Observation
         ttft_s=first / 1000 if alone and first else None,
         together=alone,
     )
+
+
+def _acceptance(share: float, drafts: int, checked: int) -> float:
+    proposed = max(drafts, checked)
+    return acceptance_of(share * proposed / drafts, drafts) if drafts else 0.0
 
 
 def check_report(report: BenchReport, name: str, where: str) -> list[str]:

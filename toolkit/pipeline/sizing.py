@@ -41,7 +41,15 @@ from toolkit.pipeline.calibrating import CPU, Known, keep, key_of, observations
 from toolkit.pipeline.planning import Plan, make_plan, settle
 from toolkit.quantize.check import check
 from toolkit.spec.gpus import GPUS, Gpu, find_gpu
-from toolkit.spec.models import Deployment, Engine, Parallelism, Quantization
+from toolkit.spec.models import (
+    Deployment,
+    Eagle,
+    Engine,
+    Lookahead,
+    Medusa,
+    Parallelism,
+    Quantization,
+)
 
 _LOADS = (1, 8, 32, 128)
 
@@ -195,17 +203,33 @@ def calibrate_from(
     replica = replica_of(plan, arch, {}, draft=draft, device=host)
     if replica is None:
         raise SpecError("no GPU is named", where="--gpu", hint="name the one that was measured")
-    drafts = drafted(plan.deployment.engine)
+    engine = plan.deployment.engine
     source = f"calibrated with {report.title} of {report.created}"
     copies = plan.deployment.serving.replicas
-    seen = observations(report, drafts=drafts, replicas=copies)
+    drafts = drafted(engine)
+    seen = observations(report, drafts=drafts, checked=checked(engine), replicas=copies)
     made = calibrate(replica, seen, source=source)
     device = replica.device
     return made, keep(root, key_of(plan.gpu or CPU, plan.runtime), device, made)
 
 
 def drafted(engine: Engine) -> int:
-    """Tokens drafted before each step."""
+    """Tokens drafted one after the other before each step: of a tree, as many as it is deep.
+
+    Only so many can be accepted, however many a step checks.
+    """
+    chosen, depth = engine.speculation, checked(engine)
+    if isinstance(chosen, Eagle):
+        depth = min(depth, chosen.num_layers)
+    elif isinstance(chosen, Medusa):
+        depth = min(depth, chosen.num_heads)
+    elif isinstance(chosen, Lookahead):
+        depth = min(depth, chosen.ngram_size - 1)
+    return depth
+
+
+def checked(engine: Engine) -> int:
+    """Drafts that a step checks for each request."""
     return engine.speculation.max_draft_len if engine.speculation else 0
 
 
