@@ -147,3 +147,15 @@ def test_a_class_has_no_more_running_than_it_may() -> None:
     kinds = [sent.ticket[0] for sent in made.dispatch(0.0)]
     assert (kinds.count("b"), kinds.count("o")) == (2, 5)
     assert made.snapshot(0.0).running == {"batch": 2, "other": 5}
+
+
+def test_an_engine_that_had_no_place_for_a_while_is_not_taken_for_a_slow_one() -> None:
+    made = scheduler(classes={"c": {"weight": 1, "max_wait": "60s"}})
+    for n in range(20):
+        assert made.submit(ticket(str(n), 0.0, "c"), 0.0) is None
+    for turn in range(1, 200):
+        now = 0.1 * turn
+        for sent in made.dispatch(now):
+            assert made.requeue(sent.ticket, now, full_until=now + 0.1) is None
+    assert made.submit(ticket("new", 20.0, "c"), 20.0) is None
+    assert made.snapshot(20.0).predicted_wait_s["c"] < 60

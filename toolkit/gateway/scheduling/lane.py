@@ -276,13 +276,19 @@ class Lane:
         replica = self.replicas.get(job.replica or "")
         return replica if replica is not None and job.ticket.id in replica.jobs else None
 
-    def vacate(self, job: Job, cost_s: float, now: float) -> None:
-        """A sent job leaves its replica, having cost so much."""
+    def give_back(self, job: Job, cost_s: float = 0.0) -> None:
+        """A sent job leaves its replica; where nothing came of it, that tells nothing of a pace."""
         self._running[job.ticket.request_class] -= 1
         self.order.settle(job, cost_s)
         replica = self.holder(job)
         if replica is not None:
             replica.drop(job)
+
+    def vacate(self, job: Job, cost_s: float, now: float) -> None:
+        """A sent job has come to its end, having cost so much."""
+        replica = self.holder(job)
+        self.give_back(job, cost_s)
+        if replica is not None:
             replica.pace.ended(now, pressed=len(self) > 0)
 
     def learn(self, job: Job, output_tokens: int, cached_tokens: int | None, now: float) -> float:

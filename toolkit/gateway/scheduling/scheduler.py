@@ -209,7 +209,7 @@ class Scheduler:
             raise ValueError(f"ticket {ticket} has produced tokens")
         lane = self._lanes[job.ticket.model]
         failed, holder = job.replica, lane.holder(job)
-        lane.vacate(job, 0.0, now)
+        lane.give_back(job)
         if full_until is not None and holder is not None:
             holder.full(full_until)
         job.wait_again(failed if full_until is None else None)
