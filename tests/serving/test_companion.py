@@ -121,14 +121,27 @@ def test_it_comes_back_on_the_same_port(running: Beside) -> None:
     assert sum("ended with signal SIGKILL" in line for line in running.said) == 2
 
 
-def test_one_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
-    beside = Beside(plan_of(tmp_path, health="/health", patience=0.5))
+def test_one_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(companion, "_KILL_AFTER", 0.0)
+    beside = Beside(plan_of(tmp_path, health="/health", patience=0.5, drain_timeout=0.0))
     beside.companion.start(BESIDE)
     pid, _ = ask(beside.companion.port)
     os.kill(pid, signal.SIGSTOP)
     until(lambda: procfs.start_time(pid) is None, beside.companion.tick)
     assert any("does not answer" in line for line in beside.said)
     until(lambda: sum("started" in line for line in beside.said) >= 2, beside.companion.tick)
+    beside.companion.stop(lambda: True)
+
+
+def test_one_that_drains_by_itself_is_left_its_time(tmp_path: Path) -> None:
+    beside = Beside(plan_of(tmp_path, "1.5", health="/health", patience=0.2))
+    beside.companion.start(BESIDE)
+    pid, _ = ask(beside.companion.port)
+    os.kill(pid, signal.SIGTERM)  # not by its supervisor
+    until(lambda: any("ended with" in line for line in beside.said), beside.companion.tick)
+    assert b"drained" in beside.output
     beside.companion.stop(lambda: True)
 
 

@@ -37,7 +37,8 @@ class CompanionPlan(BaseModel):
         ready_timeout: Seconds within which it has to listen.
         drain_timeout: Seconds that its requests have when it is told to end.
         health: Path that it answers as long as it is alive; empty: it is not asked.
-        patience: Seconds without an answer after which it is killed and started again.
+        patience: Seconds without an answer after which it is killed and started again; as many as
+            it may drain, if that is more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -175,7 +176,9 @@ class Companion:
         except OSError as error:
             raise ServerError(f"the {self.plan.name} cannot be started: {error}") from error
         if self.plan.health:
-            self._pulse = Pulse(self.url + self.plan.health, self.plan.patience)
+            # Somebody else may have told it to end: one that drains takes no more questions.
+            patience = max(self.plan.patience, self.plan.drain_timeout + _KILL_AFTER)
+            self._pulse = Pulse(self.url + self.plan.health, patience)
         self._say(f"started the {self.plan.name}, pid {self._process.pid}, on port {self.port}")
 
     def _listen_to_none(self) -> None:
