@@ -170,6 +170,8 @@ def test_a_run_where_everything_failed_can_still_be_shown() -> None:
 def test_ticks_are_round_and_inside() -> None:
     assert Axis(0, 10, 0, 100).ticks() == [0, 2, 4, 6, 8, 10]
     assert Axis(3, 900, 0, 100, log=True).ticks() == [5, 10, 20, 50, 100, 200, 500]
+    # Between two powers there would be one tick or none, and no way to read the axis.
+    assert Axis(26, 42, 0, 100, log=True).ticks() == [30, 35, 40]
     axis = Axis(0.5, 2, 10, 110)
     assert [axis.at(0.5), axis.at(2), axis.at(99)] == [10, 110, 110]
 

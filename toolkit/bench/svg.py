@@ -52,8 +52,8 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round values to label, at most eight."""
-        if self.log:
-            return _log_ticks(self.low, self.high)
+        if self.log and len(ticks := _log_ticks(self.low, self.high)) > 1:
+            return ticks
         step = _round_step((self.high - self.low) / 5 or 1.0)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)

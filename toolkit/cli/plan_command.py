@@ -111,7 +111,8 @@ def plan_command(
     elif calibrate is not None:
         _calibrate(case, _plan(case, gpu or ()), calibrate)
     else:
-        _show(case, _plan(case, gpu or ()), traffic, html)
+        left_out = _left_out(case.deployment, acceptance)
+        _show(case, _plan(case, gpu or ()), traffic, html, left_out)
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,12 @@ def _traffic(
     from toolkit.capacity.traffic import Traffic
     from toolkit.pipeline.sizing import checked, drafted
 
+    if reuse and not deployment.engine.kv_cache.reuse:
+        raise SpecError(
+            "the file keeps no cache between requests: engine.kv_cache.reuse is false",
+            where="--reuse",
+            hint="leave --reuse out, or set engine.kv_cache.reuse to true",
+        )
     most = deployment.engine.limits.max_seq_len
     output = sizes[1] or (_OUTPUT if free else max(min(_OUTPUT, most // 5), 1))
     prompt = sizes[0] or (_PROMPT if free else max(min(_PROMPT, most - output), 1))
@@ -254,7 +261,18 @@ def _calibrate(case: _Case, plan: Plan, report: Path) -> None:
         print_calibration(made, kept, notes)
 
 
-def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
+def _left_out(deployment: Deployment, acceptance: float | None) -> list[str]:
+    """What the times do not count, though the file or the command names it."""
+    if deployment.engine.speculation is None and acceptance is not None:
+        return ["--acceptance changes nothing: the file has no engine.speculation."]
+    if deployment.engine.speculation is not None and acceptance is None:
+        return ["Drafts are not counted: --acceptance says how likely one is accepted."]
+    return []
+
+
+def _show(
+    case: _Case, plan: Plan, traffic: Traffic, html: Path | None, left_out: Sequence[str]
+) -> None:
     from toolkit.cli.plan_speed import balance_lines, gain_lines, print_speed, speed_json
     from toolkit.pipeline.calibrating import read_known
     from toolkit.pipeline.sizing import speed_of
@@ -265,7 +283,7 @@ def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
         from toolkit.pipeline.sizing import memory_on_each
 
         others = memory_on_each(case.deployment, case.arch, draft=case.draft) if plan.gpu else []
-        told = [*balance_lines(speed), *gain_lines(speed)] if speed else [_no_times(plan)]
+        told = [*balance_lines(speed), *gain_lines(speed), *left_out] if speed else [_no_times(plan)]
         write_page(html, plan_page(plan, others, speed, told))
     if case.json:
         print_json({**as_json(plan), "speed": speed_json(speed)})
@@ -273,6 +291,8 @@ def _show(case: _Case, plan: Plan, traffic: Traffic, html: Path | None) -> None:
     _print(plan)
     if speed is not None:
         print_speed(speed)
+        for sentence in left_out:
+            typer.echo(sentence)
     else:
         typer.echo(_no_times(plan))
 

@@ -61,7 +61,10 @@ def search_page(
         *_frontiers(curves, goal.traffic, goal),
     ]
     lead = f"Cheapest deployment on each GPU for {goal.rate:g} requests a second at the peak"
-    return _page(f"Plan of {name}", lead + _targets(goal), figures, sentences)
+    lead += _targets(goal)
+    if len(options) > _MOST_LINES:
+        lead += f"; the curves are those of the {_MOST_LINES} cheapest"
+    return _page(f"Plan of {name}", lead, figures, sentences)
 
 
 def write_page(path: Path, page: str) -> None:
@@ -97,7 +100,7 @@ def _figure(title: str, inside: str, *, wide: bool = False) -> str:
 
 
 def _memory_rows(memories: Sequence[tuple[str, MemoryPlan | HostPlan]]) -> str:
-    """A bar for each; its length is the memory that is there, against the largest of them."""
+    """A bar for each: what is used of it, against the largest memory of them."""
     if not memories:
         return ""
     stacks = [(name, _parts(memory), _whole(memory)) for name, memory in memories]

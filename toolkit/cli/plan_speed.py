@@ -86,13 +86,14 @@ def balance_lines(speed: Speed) -> list[str]:
     """What is moved and computed, with which factors."""
     device, factors, prefill = speed.device, speed.factors, speed.prefill
     size = speed.traffic.prompt_tokens - speed.traffic.cached_tokens
+    each = ", on each GPU" if speed.ways > 1 else ""
     lines = [
-        f"Prefill of {size:.0f} tokens: {prefill.operations / 1e12:.3g} TFLOP, "
+        f"Prefill of {size:.0f} tokens{each}: {prefill.operations / 1e12:.3g} TFLOP, "
         f"{prefill.weight_bytes / 1e9:.3g} GB of weights; {prefill.bound}-bound."
     ]
     for load, step in zip(speed.estimates, speed.decode, strict=True):
         lines.append(
-            f"Decode step of {load.running:.0f}: {step.weight_bytes / 1e9:.3g} GB of weights, "
+            f"Decode step of {load.running:.0f}{each}: {step.weight_bytes / 1e9:.3g} GB of weights, "
             f"{step.kv_bytes / 1e9:.3g} GB of KV cache, {step.operations / 1e12:.3g} TFLOP; "
             f"{step.bound}-bound."
         )

@@ -65,6 +65,7 @@ class Speed:
         reuse: How many times sooner a lone request's first token comes with the cache's hits.
         prefill: What a lone prompt moves and computes on each GPU.
         decode: The same of a step of each of ``estimates``.
+        ways: GPUs that share each layer.
     """
 
     traffic: Traffic
@@ -76,6 +77,7 @@ class Speed:
     curve: tuple[Estimate, ...] = ()
     drafting: tuple[float, ...] = ()
     reuse: float = 1.0
+    ways: int = 1
 
     @property
     def source(self) -> str:
@@ -119,6 +121,7 @@ def speed_of(
         if traffic.drafts
         else (),
         reuse=reuse_gain(replica, traffic),
+        ways=plan.deployment.engine.parallelism.tensor,
     )
 
 
