@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toolkit.gateway.scheduling import ReplicaSpec, Scheduler, Ticket
 from toolkit.gateway.scheduling.classes import ClassPolicy
 from toolkit.gateway.scheduling.classqueue import ClassQueue
-from toolkit.gateway.scheduling.order import FairOrder
+from toolkit.gateway.scheduling.order import ArrivalOrder, FairOrder
 from toolkit.gateway.scheduling.replica import Job
 from toolkit.spec.gateway import Scheduling
 
@@ -107,6 +107,16 @@ def test_keys_that_have_left_are_forgotten() -> None:
     assert queue.cost_s == 0
 
 
+def test_keys_that_have_left_are_forgotten_in_order_of_arrival_too() -> None:
+    made = ArrivalOrder({"c": POLICY})
+    made.push(job("x", "stays"), 0.0)
+    for n in range(1000):
+        one = job(str(n), f"key{n}")
+        made.push(one, 0.0)
+        made.discard(one)
+    assert len(made.queues["c"]._clocks) < 100
+
+
 def test_a_wait_is_foreseen_by_what_comes_before_its_own_key() -> None:
     queue = ClassQueue(POLICY)
     for n in range(100):
@@ -114,10 +124,22 @@ def test_a_wait_is_foreseen_by_what_comes_before_its_own_key() -> None:
     for n in range(3):
         queue.push(job(f"m{n}", "modest", 2.0))
     assert queue.cost_before(None) == 106
-    assert queue.cost_before("new") == 0
-    assert queue.cost_before("modest") == 12
+    assert queue.cost_before("new") == 3  # one of each
+    assert queue.cost_before("modest") == 13
     assert queue.cost_before("greedy") == 106
     assert (queue.jobs_before("new"), queue.jobs_before("modest")) == (2, 7)
+
+
+def test_many_keys_with_one_request_each_come_before_a_new_one() -> None:
+    made = order()
+    for n in range(100):
+        made.push(job(f"j{n}", f"key{n}"), 0.0)
+    for left in range(99, 49, -1):
+        take(made)
+        assert made.queues["c"].cost_before("new") == left
+    made.push(job("new", "new"), 0.0)
+    assert "new" not in [take(made).ticket.id for _ in range(50)]
+    assert take(made).ticket.id == "new"
 
 
 def test_a_key_is_not_refused_for_anothers_queue() -> None:

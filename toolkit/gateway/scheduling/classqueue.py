@@ -95,12 +95,12 @@ class ClassQueue:
             # Nobody wants anything: what was served before delays nobody, and is no debt.
             self._time = max(self._clocks.values())
             self._clocks = {}
+        self._forget_idle()
 
     def sent(self, job: Job) -> None:
         """A job gets its work done; called before it is discarded."""
         self._time = max(self._time, min(self._clocks[name] for name in self._owners))
         self._clocks[job.ticket.owner] += job.cost_s
-        self._forget_idle()
 
     def settle(self, job: Job, difference_s: float) -> None:
         """A sent job's work was more (or less) than predicted."""
@@ -145,8 +145,17 @@ class ClassQueue:
         """
         if owner is None:
             return self.cost_s
-        own = self._owners[owner].cost_s if owner in self._owners else 0.0
-        return own + sum(min(own, w.cost_s) for name, w in self._owners.items() if name != owner)
+        if owner in self._owners:
+            own, turn = self._owners[owner].cost_s, self._clocks[owner]
+        else:
+            own, turn = 0.0, max(self._clocks.get(owner, 0.0), self._time)
+        turn += own  # its clock when the new one is next
+        before = own
+        for name, waiting in self._owners.items():
+            behind = turn - self._clocks[name]
+            if name != owner and behind >= 0:  # and one more: whoever is level goes first
+                before += min(waiting.cost_s, behind + waiting.cost_s / len(waiting))
+        return before
 
     def jobs_before(self, owner: str | None) -> int:
         """How many jobs come before a new one of this owner's, likewise."""
