@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from model_shapes import LLAMA_8B
+from plan_reports import report_of
 
+from toolkit.bench.load import ClosedLoop
 from toolkit.capacity.efficiency import TENSORRT_LLM
 from toolkit.capacity.memory import fit
 from toolkit.capacity.mixture import mixture_bytes, mixture_of, with_experts
 from toolkit.capacity.search import make_replica
-from toolkit.capacity.serving import Replica, decode_balance, speculation_gain
+from toolkit.capacity.serving import Replica, decode_balance, speculation_gain, with_running
 from toolkit.capacity.traffic import Traffic
 from toolkit.checkpoint.architecture import Architecture, architecture_of
+from toolkit.pipeline.calibrating import observations
 from toolkit.pipeline.sizing import checked, drafted
 from toolkit.quantize.check import check
 from toolkit.spec.gpus import find_gpu
@@ -93,3 +96,15 @@ def test_routers_are_those_of_a_pipeline_stage() -> None:
         for n in (1, 2)
     )
     assert half.layers == whole.layers / 2
+
+
+@pytest.mark.parametrize("proposed", [4, 63])
+def test_acceptance_follows_from_the_share_of_all_that_was_proposed(proposed: int) -> None:
+    tree = Traffic(500, 100, 0, 0.8, 4, proposed)
+    load = ClosedLoop(concurrency=8)
+    made = with_running(replica_of(engine_of(None)), tree, 8)
+    share = (tree.tokens_per_step - 1) / proposed
+    report = report_of([(load, made)], draft_acceptance=share)
+    seen = observations(report, drafts=4, checked=proposed)[0].traffic
+    assert seen.acceptance == pytest.approx(0.8, abs=1e-6)
+    assert seen.queries == proposed + 1

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from config_files import write_config
+from plan_reports import report_of
 
-from toolkit.bench.load import ClosedLoop, OpenLoop, Stop
-from toolkit.bench.machine import this_machine
-from toolkit.bench.report import BenchReport, Distribution, Estimate, Point, TargetFacts
-from toolkit.bench.workload import Independent
+from toolkit.bench.load import ClosedLoop, OpenLoop
+from toolkit.bench.report import BenchReport, TargetFacts
 from toolkit.capacity.serving import Estimate as Made
 from toolkit.capacity.serving import with_running
 from toolkit.capacity.traffic import Traffic
@@ -275,43 +274,6 @@ def measured(tmp_path: Path, users: tuple[int, ...], *, slower: float) -> BenchR
     replica = replace(replica, factors=factors)
     return report_of(
         [(ClosedLoop(concurrency=n), with_running(replica, Traffic(500, 100), n)) for n in users]
-    )
-
-
-def report_of(loads: list[tuple[Any, Any]]) -> BenchReport:
-    def spread(value: float) -> Distribution:
-        return Distribution(unit="", count=9, stats={"mean": Estimate(value=value)}, curve=(value,))
-
-    points = tuple(
-        Point(
-            label=how.label,
-            load=how,
-            distributions={
-                "tpot": spread(made.tpot_s * 1000),
-                "ttft": spread(made.ttft_s * 1000),
-                "prompt_tokens": spread(500),
-                "output_tokens": spread(100),
-            },
-            totals={"request_throughput": Estimate(value=made.rate)},
-            errors=(),
-            repeats=(),
-        )
-        for how, made in loads
-    )
-    return BenchReport(
-        toolkit_version="0",
-        created="2026-11-24T00:00:00Z",
-        title="a run",
-        partial=False,
-        target=TargetFacts(name="chat", protocol="grpc"),
-        machine=this_machine(),
-        workload=Independent(),
-        stop=Stop(duration=9.0),
-        objectives={},
-        seed=1,
-        prompt_unit="tokens",
-        tokens_counted_by="server",
-        points=points,
     )
 
 

@@ -283,7 +283,9 @@ def _show(
         from toolkit.pipeline.sizing import memory_on_each
 
         others = memory_on_each(case.deployment, case.arch, draft=case.draft) if plan.gpu else []
-        told = [*balance_lines(speed), *gain_lines(speed), *left_out] if speed else [_no_times(plan)]
+        told = (
+            [*balance_lines(speed), *gain_lines(speed), *left_out] if speed else [_no_times(plan)]
+        )
         write_page(html, plan_page(plan, others, speed, told))
     if case.json:
         print_json({**as_json(plan), "speed": speed_json(speed)})

@@ -93,9 +93,9 @@ def balance_lines(speed: Speed) -> list[str]:
     ]
     for load, step in zip(speed.estimates, speed.decode, strict=True):
         lines.append(
-            f"Decode step of {load.running:.0f}{each}: {step.weight_bytes / 1e9:.3g} GB of weights, "
-            f"{step.kv_bytes / 1e9:.3g} GB of KV cache, {step.operations / 1e12:.3g} TFLOP; "
-            f"{step.bound}-bound."
+            f"Decode step of {load.running:.0f}{each}: "
+            f"{step.weight_bytes / 1e9:.3g} GB of weights, {step.kv_bytes / 1e9:.3g} GB of KV "
+            f"cache, {step.operations / 1e12:.3g} TFLOP; {step.bound}-bound."
         )
     lines.append(
         f"Means, by a roofline: {factors.bandwidth:.2f} of {device.bandwidth / 1e9:.0f} GB/s, "
