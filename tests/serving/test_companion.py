@@ -6,9 +6,13 @@ import errno
 import os
 import signal
 import socket
+import ssl
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -150,6 +154,24 @@ def test_one_that_answers_is_not_silent(running: Beside) -> None:
     until(lambda: pulse.answers >= 2)
     assert not pulse.silent
     pulse.end()
+
+
+def test_one_with_a_certificate_of_its_own_answers_too(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    words += ["-subj", "/CN=elsewhere", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(certificate, key)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = own.wrap_socket(server.socket, server_side=True)
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        pulse = Pulse(f"https://127.0.0.1:{server.server_port}/health", patience=6.0)
+        until(lambda: pulse.answers >= 1)  # an error, by the way
+        pulse.end()
+        server.shutdown()
+        serving.join()
 
 
 def test_somebody_else_on_its_port_is_not_taken_for_it(

@@ -55,9 +55,9 @@ def _answers(url: str, timeout: float) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     if parts.scheme == "https":
         # It is our own process on this machine: only whether it is alive is asked, nothing told.
-        connection = http.client.HTTPSConnection(
-            host, port, timeout=timeout, context=ssl._create_unverified_context()
-        )
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=trusting)
     try:
         connection.request("GET", parts.path or "/")
         connection.getresponse()
