@@ -173,7 +173,7 @@ def test_what_runs_ends_well_when_the_gateway_is_told_to_end(start: Start) -> No
 
 
 def test_what_does_not_end_in_time_is_told_so(start: Start) -> None:
-    process, port = start(drain_timeout=0.5)
+    process, port = start(drain_timeout=0.05)
     url = f"http://127.0.0.1:{port}/v1/completions"
     wanted = body(tokens=1900, stream=True, min_tokens=1900)
     with httpx.stream("POST", url, json=wanted, timeout=120) as answer:
