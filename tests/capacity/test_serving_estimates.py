@@ -106,7 +106,9 @@ def test_expected_tokens_are_what_drawing_them_gives(drafts: int, acceptance: fl
 
 def test_speculation_gains_for_few_and_loses_for_many() -> None:
     drafted = Traffic(1000, 250, acceptance=0.7, drafts=4)
-    assert 1.5 < speculation_gain(replica(), drafted, 1) < expected_tokens(0.7, 4)
+    # A lone request's step reads the weights once, whatever it checks.
+    assert speculation_gain(replica(), drafted, 1) == pytest.approx(expected_tokens(0.7, 4))
+    assert 1.5 < speculation_gain(replica(), drafted, 32) < 0.99 * expected_tokens(0.7, 4)
     assert speculation_gain(replica(), replace(drafted, acceptance=0.1), 256) < 1
     model = replace(
         replica(), draft=gpu_work(LLAMA_1B, check(LLAMA_1B, Quantization()), Parallelism())
@@ -136,7 +138,7 @@ def test_more_requests_mean_more_tokens_and_none_of_them_sooner(
     gpu: str, tensor: int, prompt: int, output: int, running: float
 ) -> None:
     traffic, one = Traffic(prompt, output), replica(gpu, tensor)
-    few, many = (with_running(one, traffic, n) for n in (running, 2 * running))
+    few, many = (with_running(one, traffic, n, arriving=True) for n in (running, 2 * running))
     assert many.tpot_s >= few.tpot_s
     assert many.output_tokens_per_s >= few.output_tokens_per_s * 0.999
     assert many.ttft_s >= few.ttft_s
@@ -222,7 +224,10 @@ def test_a_step_with_a_prompt_is_told_from_one_without() -> None:
         )
     )
     # Five answers of 250 tokens: a prompt in one step of fifty.
-    assert with_running(model, CHAT, 5).tpot_s == pytest.approx(0.98 * lone + 0.02 * one)
+    made = with_running(model, CHAT, 5, arriving=True)
+    assert made.tpot_s == pytest.approx(0.98 * lone + 0.02 * one)
+    # Of five that run, each meets the prompts of four.
+    assert with_running(model, CHAT, 5).tpot_s == pytest.approx(0.984 * lone + 0.016 * one)
 
 
 def test_drafting_pauses_above_its_limit() -> None:
@@ -309,3 +314,15 @@ def test_acceptance_follows_from_the_share_that_was_accepted(
 ) -> None:
     share = (expected_tokens(acceptance, drafts) - 1) / drafts
     assert acceptance_of(share, drafts) == pytest.approx(acceptance, abs=1e-6)
+
+
+def test_a_lone_request_meets_no_prompt_and_arrivals_meet_some() -> None:
+    """Its own prompt is over before its first token, so that no later one waits for it."""
+    long = Traffic(4000, 50)
+    alone = with_running(replica(), long, 1)
+    assert alone.tpot_s == decoding_tpot(replica(), long, 1)
+    assert alone.ttft_s == pytest.approx(with_users(replica(), long, 1).ttft_s)
+    at_random = with_running(replica(), long, 1, arriving=True)
+    assert at_random.tpot_s > 1.1 * alone.tpot_s
+    # The prompt takes its time all the same.
+    assert alone.rate == at_random.rate < 1 / (50 * alone.tpot_s)

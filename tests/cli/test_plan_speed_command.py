@@ -86,8 +86,9 @@ def test_gains_are_told_and_are_those_of_the_formulas(
     assert speed["speculation"]["tokens_per_step"] == pytest.approx(3.3616)
     gains = speed["speculation"]["gains"]
     assert len(gains) == len(speed["loads"])
-    # Checking drafts costs something, and more where the GPU has more to do.
-    assert 3.3616 > gains[0] > gains[-1]
+    # A lone request checks its drafts while the weights are read; many have more to compute.
+    assert gains[0] == pytest.approx(3.3616)
+    assert gains[0] > gains[-1] > 1
     assert speed["reuse"]["hit_rate"] == 0.5
     assert 1 < speed["reuse"]["ttft_gain"] < 2
     assert run([*words, "--json"]) == 0
@@ -367,7 +368,7 @@ def test_running_requests_follow_from_what_was_measured(tmp_path: Path) -> None:
     (tmp_path / "d.yaml").write_text(FILE)
     write_config(tmp_path)
     seen = observations(measured(tmp_path, (1, 8, 32), slower=1))
-    assert [round(each.running, 3) for each in seen] == [1, 8, 32]
+    assert [each.running for each in seen] == pytest.approx([1, 8, 32], rel=0.02)
     assert [each.ttft_s is not None for each in seen] == [True, False, False]
     made = Made(running=3.0, rate=3.0, ttft_s=0.1, tpot_s=0.01, output_tokens_per_s=300.0)
     in_the_open = report_of([(OpenLoop(type="open", rate=3.0), made)])

@@ -82,19 +82,23 @@ class Estimate:
     output_tokens_per_s: float
 
 
-def with_running(replica: Replica, traffic: Traffic, running: float) -> Estimate:
-    """The replica with this many requests running all the time: so many users, one each."""
+def with_running(
+    replica: Replica, traffic: Traffic, running: float, *, arriving: bool = False
+) -> Estimate:
+    """The replica with this many requests running all the time, so that one meets the prompts of
+    the others; requests ``arriving`` at random find as many others as run on average."""
     traffic = replica.served(traffic, running)
     prompts = running * traffic.tokens_per_step / traffic.output_tokens
-    step = _step_seconds(replica, traffic, running, prompts)
-    tpot = step / traffic.tokens_per_step
-    rate = prompts / step
+    rate = prompts / _step_seconds(replica, traffic, running, prompts)
+    others = running if arriving else max(running - 1, 0.0)
+    met = others * traffic.tokens_per_step / traffic.output_tokens
+    step = _step_seconds(replica, traffic, running, met)
     return Estimate(
         running=running,
         rate=rate,
-        ttft_s=_first_token(replica, traffic, running, rate, step),
-        tpot_s=tpot,
-        output_tokens_per_s=running / tpot,
+        ttft_s=_first_token(replica, traffic, others, met / step, step),
+        tpot_s=step / traffic.tokens_per_step,
+        output_tokens_per_s=rate * traffic.output_tokens,
     )
 
 
@@ -157,17 +161,17 @@ def at_rate(replica: Replica, traffic: Traffic, rate: float) -> Estimate | None:
     """The replica with so many requests a second arriving at random; None if it falls behind."""
     most = usable_slots(replica, traffic)
     low, high = 0.0, 1.0
-    while with_running(replica, traffic, high).rate < rate:
+    while with_running(replica, traffic, high, arriving=True).rate < rate:
         low, high = high, high * 2
         if low > most or high > 1e6:
             return None
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        if with_running(replica, traffic, middle).rate < rate:
+        if with_running(replica, traffic, middle, arriving=True).rate < rate:
             low = middle
         else:
             high = middle
-    return with_running(replica, traffic, high) if high <= most else None
+    return with_running(replica, traffic, high, arriving=True) if high <= most else None
 
 
 def usable_slots(replica: Replica, traffic: Traffic) -> float:
@@ -185,7 +189,7 @@ def best_within(
     """The greatest load that keeps both means; None if not even a single request does."""
 
     def good(running: float) -> Estimate | None:
-        made = with_running(replica, traffic, running)
+        made = with_running(replica, traffic, running, arriving=True)
         return made if made.ttft_s <= ttft_s and made.tpot_s <= tpot_s else None
 
     most = min(usable_slots(replica, traffic), 4096.0)
