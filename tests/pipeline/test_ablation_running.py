@@ -19,6 +19,7 @@ from toolkit.bench.report import BenchReport
 from toolkit.bench.workload import Conversation
 from toolkit.errors import ServerError, SpecError
 from toolkit.pipeline.ablation import running
+from toolkit.pipeline.ablation.features import changed
 from toolkit.pipeline.ablation.ladder import Ladder, ladder
 from toolkit.pipeline.ablation.measured import as_measured
 from toolkit.pipeline.ablation.method import Method
@@ -206,6 +207,44 @@ def test_a_rung_that_fails_is_left_out_and_named(bench: Bench, tmp_path: Path) -
     assert [key for _, key, _ in bench.measured] == ["naive", "scheduling"] * 2
     assert "in-flight batching: failed in round 1: out of memory" in report.notes
     assert [one.key for one in report.rungs] == ["naive", "scheduling"]
+
+
+def test_a_step_after_one_that_failed_adds_what_that_would_have_added(
+    bench: Bench, tmp_path: Path
+) -> None:
+    def act(number: int, key: str) -> BenchReport:
+        if key == "chunked-prefill":
+            raise ServerError("out of memory")
+        return simple(1.0)
+
+    bench.act = act
+    report, _ = go(tmp_path, rungs=("in-flight", "chunked-prefill", "kv-reuse"))
+    assert report.facts("kv-reuse").adds == ("chunked-prefill", "kv-reuse")
+    assert report.facts("kv-reuse").pays == ""
+
+
+def test_a_load_process_that_died_is_a_failure_and_no_interruption(
+    bench: Bench, tmp_path: Path
+) -> None:
+    died = simple(1.0).model_copy(update={"partial": True, "failure": "a load process died"})
+    bench.act = lambda number, key: died if key == "in-flight" else simple(1.0)
+    report, folder = go(tmp_path)
+    assert not report.partial
+    assert [one.key for one in report.rungs] == ["naive", "scheduling"]
+    assert "in-flight batching: failed in round 1: a load process died" in report.notes
+    assert {slot.rung for slot in SlotStore(folder).load()} == {"naive", "scheduling"}
+
+
+def test_another_gateway_is_measured_again_where_it_was_asked(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path)
+    bench.measured.clear()
+    other = changed(DEPLOYMENT, {"gateway": {"max_body": "1MiB"}})
+    assert other.gateway != DEPLOYMENT.gateway
+    monkeypatch.setattr(sys.modules[__name__], "DEPLOYMENT", other)
+    go(tmp_path, resume=True)
+    assert [key for _, key, _ in bench.measured] == ["scheduling", "scheduling"]
 
 
 def test_if_every_rung_fails_that_is_an_error(bench: Bench, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.bench.ablation.report import LeftOutStep, Removal, RungFacts
@@ -14,18 +14,20 @@ _TITLES = {feature.key: feature.title for feature in FEATURES}
 _PAYS = {feature.key: feature.pays for feature in FEATURES}
 
 
-def all_facts(ladder: Ladder, measured: Mapping[str, str]) -> tuple[RungFacts, ...]:
-    """The rungs that are measured, by key with the digest of what was served.
+def all_facts(
+    ladder: Ladder, digests: Mapping[str, str], failed: Collection[str] = ()
+) -> tuple[RungFacts, ...]:
+    """The rungs that were chosen, by key with the digest of what was served.
 
     A step adds what the measured step before it lacks, which is more than one feature where
-    steps between were not chosen.
+    steps between were not chosen, or ``failed``.
     """
     before: frozenset[str] | None = None
     found = []
     for rung in ladder.rungs:
-        if rung.key in measured:
-            found.append(_facts(ladder, rung, before, measured[rung.key]))
-            before = rung.on
+        if rung.key in digests:
+            found.append(_facts(ladder, rung, before, digests[rung.key]))
+            before = before if rung.key in failed else rung.on
     return tuple(found)
 
 

@@ -205,7 +205,7 @@ def _recall(state: _State, store: SlotStore, rounds: int) -> None:
     """Take finished slots of the same server over."""
     for slot in store.load():
         built = state.built.get(slot.rung)
-        if built is not None and built.digest == slot.digest and slot.round < rounds:
+        if built is not None and built.served == slot.digest and slot.round < rounds:
             state.slots[slot.round, slot.rung] = slot.report
 
 
@@ -232,8 +232,8 @@ def _measure_all(
             # The run has heard Ctrl-C; a slot that was cut short is measured again.
             raise KeyboardInterrupt
         state.slots[number, key] = report
-        digest = state.built[key].digest
-        store.save(Slot(rung=key, round=number, digest=digest, report=report))
+        served = state.built[key].served
+        store.save(Slot(rung=key, round=number, digest=served, report=report))
 
 
 def _order(built: dict[str, Built], rounds: int) -> Iterator[tuple[int, str]]:
@@ -249,12 +249,17 @@ def _slot(
     method: Method,
     progress: Progress,
 ) -> BenchReport | None:
+    report: BenchReport | None = None
     try:
-        return measure_rung(state.built[key], number, workspace.root, method, progress=progress)
+        report = measure_rung(state.built[key], number, workspace.root, method, progress=progress)
+        failure = report.failure  # cut short, though by nobody's Ctrl-C
     except ToolkitError as error:
-        state.broken[key] = f"failed in round {number + 1}: {error}"
-        progress.note(f"{state.built[key].rung.title} {state.broken[key]}")
-        return None
+        failure = str(error)
+    if not failure:
+        return report
+    state.broken[key] = f"failed in round {number + 1}: {failure}"
+    progress.note(f"{state.built[key].rung.title} {state.broken[key]}")
+    return None
 
 
 def _remaining(seconds: float, done: int, left: int) -> str:
@@ -271,7 +276,9 @@ def _report(state: _State, chosen: Sequence[Rung], method: Method) -> AblationRe
         title=method.title,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         rungs=describing.all_facts(
-            state.ladder, {key: built.digest for key, built in state.built.items()}
+            state.ladder,
+            {key: built.digest for key, built in state.built.items()},
+            failed=state.built.keys() - {key for _, key in state.slots},
         ),
         rounds=method.rounds,
         removals=describing.removals(state.ladder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,15 @@ class Built:
     repository: Path
     runtime: BuiltRuntime
     digest: str
+
+    @property
+    def served(self) -> str:
+        """What two slots have to share to be of one server: with the gateway's settings, where
+        it is asked, which are not rendered into the repository."""
+        if not self.rung.by_gateway:
+            return self.digest
+        gateway = self.rung.deployment.gateway.model_dump_json()
+        return hashlib.sha256(f"{self.digest} {gateway}".encode()).hexdigest()
 
 
 def measure_rung(

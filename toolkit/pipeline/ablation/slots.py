@@ -16,7 +16,7 @@ _IDENTITY, _SLOTS = "identity.json", "slots"
 
 
 class Slot(BaseModel):
-    """One rung in one round; ``digest`` names the repository that was served."""
+    """One rung in one round; ``digest`` names what was served."""
 
     model_config = ConfigDict(frozen=True)
 
