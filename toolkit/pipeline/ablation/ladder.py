@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from toolkit.errors import SpecError, UnsupportedError
 from toolkit.pipeline.ablation.features import (
@@ -106,10 +107,11 @@ class Ladder:
         if word in groups:
             return (rung.key for rung in groups[word])
         missing = next((one for one in self.left_out if one.key == word), None)
+        near = "".join(f"did you mean {one}? " for one in get_close_matches(word, groups, n=1))
         raise SpecError(
             f"there is no rung {word!r}" + (f": {missing.reason}" if missing else ""),
             where="--rungs",
-            hint=f"choose among {', '.join(groups)}",
+            hint=f"{near}choose among {', '.join(groups)}",
         )
 
 
@@ -121,7 +123,7 @@ def ladder(deployment: Deployment, check: Check = lambda _: None) -> Ladder:
     bits) is on from the start, which is said likewise.
 
     Raises:
-        UnsupportedError: the deployment itself is refused, or nothing of it can be taken away.
+        UnsupportedError: the deployment itself is refused.
     """
     if refusal := check(deployment):
         raise UnsupportedError(refusal, where=deployment.name)
