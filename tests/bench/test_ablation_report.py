@@ -189,6 +189,12 @@ def test_a_rung_that_was_not_measured_is_named_and_compared_with_nothing() -> No
     assert made.partial
 
 
+def test_the_seed_is_the_first_rounds_whatever_was_measured_first() -> None:
+    frame = Frame("t", "c", (RungFacts(key="naive", title="naive"),), 2)
+    late = simple(1.0).model_copy(update={"seed": 8})
+    assert assemble(frame, {(1, "naive"): late}).seed == 7
+
+
 def test_nothing_measured_is_no_report() -> None:
     with pytest.raises(ValueError, match="nothing"):
         assemble(frame(), {})
@@ -281,6 +287,32 @@ def test_the_page_stands_alone_and_its_plots_are_well_formed(report: AblationRep
     for plot in drawn.values():
         ElementTree.fromstring(plot[: plot.index("</svg>") + 6])
     assert "20.0x" in page
+
+
+def test_the_page_is_read_without_markdown_and_without_keys_to_nothing(
+    report: AblationReport,
+) -> None:
+    page = render_html(report)
+    assert "`" not in page
+    assert "<code>kv-reuse</code>" in page
+    assert "no difference could be told</span>" in page
+    alone = {(n, key): simple(1.0) for n in range(3) for key in ("naive", "without-kv-reuse")}
+    assert "no difference could be told</span>" not in render_html(assemble(frame(), alone))
+
+
+def test_a_tile_of_a_deployment_that_is_worse_says_so() -> None:
+    worse = {
+        (n, key): simple(s) for n in range(3) for key, s in (("naive", 0.2), ("scheduling", 1))
+    }
+    page = render_html(assemble(frame(), worse))
+    assert "<b>5.0x</b><span>higher median end-to-end latency</span>" in page
+    assert "lower median end-to-end latency" not in page
+
+
+def test_number_formats_are_told_with_the_method(report: AblationReport) -> None:
+    for text in (render_html(report), render_markdown(report)):
+        assert "engine.dtype" in text
+        assert "float32" in text
 
 
 def test_the_waterfall_has_one_bar_a_step_coloured_by_what_could_be_told() -> None:

@@ -49,7 +49,8 @@ def assemble(frame: Frame, slots: Slots) -> AblationReport:
     """
     if not slots:
         raise ValueError("nothing was measured")
-    first = next(iter(slots.values()))
+    earliest = min(slots)
+    first = slots[earliest]
     measured = {rung for _, rung in slots}
     rungs = tuple(rung for rung in frame.rungs if rung.key in measured)
     missing = [rung.title for rung in frame.rungs if rung.key not in measured]
@@ -72,7 +73,7 @@ def assemble(frame: Frame, slots: Slots) -> AblationReport:
         workload=first.workload,
         stop=first.stop,
         objectives=first.objectives,
-        seed=first.seed,
+        seed=first.seed - earliest[0],  # each round's is one more
         rounds=frame.rounds,
         rungs=rungs,
         removals=tuple(one for one in frame.removals if one.rung in measured),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 
+from toolkit.bench.ablation.figures import BY_NAME
 from toolkit.bench.ablation.markdown import METHOD, facts, left_out, rungs
 from toolkit.bench.ablation.plots import plots
 from toolkit.bench.ablation.report import AblationReport, LoadResults
@@ -20,17 +22,17 @@ rect.untold,.key.untold{fill:#9aa4ae;background:#9aa4ae}
 h3{font-size:15px;margin:22px 0 4px}
 """
 _TILES = (
-    ("e2e.p50", "lower median end-to-end latency"),
-    ("output_throughput", "as many tokens a second"),
-    ("ttft_later.p50", "lower median TTFT of later turns"),
-    ("ttft.p50", "lower median TTFT"),
+    ("e2e.p50", "median end-to-end latency"),
+    ("output_throughput", "tokens a second"),
+    ("ttft_later.p50", "median TTFT of later turns"),
+    ("ttft.p50", "median TTFT"),
 )
 
 
 def render_html(report: AblationReport) -> str:
     """The whole page."""
     partial = '<p class="warn">Interrupted: what is here was measured, but not all of it.</p>'
-    first = report.rungs[0].title
+    first, drawn = report.rungs[0].title, list(_figures(report))
     body = [
         f"<h1>{escape(report.title)}</h1>",
         f'<p class="lead">{escape(report.machine.cpu)}, {report.machine.cores} cores &middot; '
@@ -38,8 +40,8 @@ def render_html(report: AblationReport) -> str:
         partial if report.partial else "",
         *(f'<p class="warn">{escape(note)}</p>' for note in report.notes),
         *(_tiles(report, load, first) for load in report.loads[-1:]),
-        f'<div class="plots">{"".join(_figures(report))}</div>',
-        _KEYS,
+        f'<div class="plots">{"".join(drawn)}</div>',
+        _KEYS if any("<rect" in one for one in drawn) else "",
         *(_load(report, load) for load in report.loads),
         _list("Not measured on its own", left_out(report)),
         _list("What each rung is", rungs(report)),
@@ -66,10 +68,13 @@ def _tiles(report: AblationReport, load: LoadResults, first: str) -> str:
     for metric, title in _TILES if full else ():
         found = report.find(load.label, full.key, "first", metric) if full else None
         if found:
+            times = found.times.value
+            better = BY_NAME[metric].better == "higher"
+            way = "higher" if better == (times >= 1) else "lower"
             tiles.append(
-                f"<div><b>{found.times.value:.1f}x</b><span>{title}</span>"
+                f"<div><b>{max(times, 1 / times):.1f}x</b><span>{way} {title}</span>"
                 f"<small>full against {escape(first)}, {escape(load.label)}: "
-                f"{times_text(found.times)}</small></div>"
+                f"{times_text(found.times)} as good</small></div>"
             )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
@@ -98,8 +103,12 @@ def _table(table: Table) -> str:
 
 
 def _list(title: str, lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{_code(escape(line))}</li>" for line in lines)
     return f"<h3>{escape(title)}</h3><ul>{items}</ul>" if items else ""
+
+
+def _code(text: str) -> str:
+    return re.sub("`([^`]*)`", r"<code>\1</code>", text)
 
 
 def _facts(report: AblationReport) -> str:

@@ -11,7 +11,9 @@ from toolkit.bench.rows import markdown
 METHOD = (
     "Every round measures every rung once, each on a server started for it, with the round's own "
     "prompts. Ratios are paired by round and averaged as logarithms; intervals are 95%, Student's "
-    "t over the rounds. Above 1 is better."
+    "t over the rounds. Above 1 is better. Quantization is every number format: of weights, of the "
+    "KV cache and, on CPUs, of arithmetic: engine.dtype bfloat16 is part of it there, and rungs "
+    "without it compute in float32."
 )
 
 
