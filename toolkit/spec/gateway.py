@@ -51,7 +51,11 @@ class RequestClass(Section):
         description="Longest wait for the engine; what cannot keep it is refused at once.",
     )
     max_queued: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Requests that may wait; more are refused."
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Requests that may wait. More are refused; but under latency_aware, keys with "
+        "less than an equal part of them get places on top, up to as many again.",
     )
     max_running: int | None = Field(
         default=None, ge=1, description="Requests of this class in the engines at once."
