@@ -61,12 +61,24 @@ def test_no_room_is_exit_code_2_with_what_would_fit(
     assert "what would fit: replicas: 1 of small; or 2 GPUs" in told
 
 
-@pytest.mark.parametrize("option", ["--gpu", "--model-config", "--draft-config"])
+@pytest.mark.parametrize(
+    ("option", "value", "way_out"),
+    [
+        ("--gpu", "L4", "gpus: {type"),
+        ("--model-config", "L4", "a folder with its config.json"),
+        ("--draft-config", "L4", "a folder with its config.json"),
+        ("--rate", "2", "plan the file of each model"),
+        ("--reuse", "0.5", "plan the file of each model"),
+        ("--acceptance", "0.5", "plan the file of each model"),
+    ],
+)
 def test_options_of_one_deployment_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, way_out: str
 ) -> None:
-    assert run(["plan", str(write_fleet(tmp_path, FLEET)), option, "L4"]) == 2
-    assert f"{option} is for one deployment" in capsys.readouterr().err
+    assert run(["plan", str(write_fleet(tmp_path, FLEET)), option, value]) == 2
+    said = capsys.readouterr().err
+    assert f"{option} is for one deployment" in said
+    assert way_out in said
 
 
 def deployed(root: Path, name: str, grpc: int) -> None:

@@ -73,3 +73,13 @@ def test_what_each_of_several_gpus_does_is_not_told_of_all(
     printed = capsys.readouterr().out
     assert "Prefill of 1000 tokens, on each GPU: 7." in printed
     assert "Decode step of 8, on each GPU: 7." in printed
+
+
+@pytest.mark.parametrize("option", ["--slo-ttft-ms", "--slo-tpot-ms", "--prices"])
+def test_what_only_a_search_asks_for_needs_a_rate(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words(tmp_path), option, "50"]) == 2
+    said = capsys.readouterr().err
+    assert option in said
+    assert "--rate" in said

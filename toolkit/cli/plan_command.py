@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,10 +92,15 @@ def plan_command(
                 "--rate": rate,
                 "--calibrate": calibrate,
                 "--html": html,
+                "--reuse": reuse,
+                "--acceptance": acceptance,
             }
         )
         show_fleet(file, set_ or (), offline=offline, workspace=workspace, json=json)
         return
+    if rate is None:
+        of_search = {"--slo-ttft-ms": slo_ttft_ms, "--slo-tpot-ms": slo_tpot_ms, "--prices": prices}
+        _need_rate(of_search)
     case = _case(file, set_ or (), workspace, model_config, draft_config, offline, json)
     sizes = prompt_tokens, output_tokens
     traffic = _traffic(case.deployment, sizes, rate is not None, reuse, acceptance)
@@ -113,6 +118,14 @@ def plan_command(
     else:
         left_out = _left_out(case.deployment, acceptance)
         _show(case, _plan(case, gpu or ()), traffic, html, left_out)
+
+
+def _need_rate(given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise SpecError(
+                "is for a search, and no load is given", where=option, hint="add --rate"
+            )
 
 
 @dataclass(frozen=True)

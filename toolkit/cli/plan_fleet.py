@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from toolkit.spec.fleet import Member
 
 _GIB = 2**30
+_CONFIG = "a model's source may be a folder with its config.json alone"
+_INSTEAD = {
+    "--gpu": "a fleet file names its GPUs itself: gpus: {type: H100, count: 4}",
+    "--model-config": _CONFIG,
+    "--draft-config": _CONFIG,
+}
+"""What a fleet file has in place of an option."""
 
 
 def refuse_options(given: Mapping[str, object]) -> None:
@@ -32,9 +39,7 @@ def refuse_options(given: Mapping[str, object]) -> None:
             raise SpecError(
                 f"{option} is for one deployment, and this file lists models",
                 where=option,
-                hint="a fleet file names its GPUs itself: gpus: {type: H100, count: 4}"
-                if option == "--gpu"
-                else "a model's source may be a folder with its config.json alone",
+                hint=_INSTEAD.get(option, "plan the file of each model on its own"),
             )
 
 
