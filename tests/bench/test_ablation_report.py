@@ -307,6 +307,13 @@ def test_a_tile_of_a_deployment_that_is_worse_says_so() -> None:
     page = render_html(assemble(frame(), worse))
     assert "<b>5.0x</b><span>higher median end-to-end latency</span>" in page
     assert "lower median end-to-end latency" not in page
+    assert "fewer tokens a second" in page
+
+
+def test_a_tile_of_a_deployment_that_is_better_says_so(report: AblationReport) -> None:
+    page = render_html(report)
+    assert "lower median end-to-end latency" in page
+    assert "more tokens a second" in page
 
 
 def test_number_formats_are_told_with_the_method(report: AblationReport) -> None:

@@ -69,8 +69,8 @@ def _tiles(report: AblationReport, load: LoadResults, first: str) -> str:
         found = report.find(load.label, full.key, "first", metric) if full else None
         if found:
             times = found.times.value
-            better = BY_NAME[metric].better == "higher"
-            way = "higher" if better == (times >= 1) else "lower"
+            words = ("more", "fewer") if BY_NAME[metric].better == "higher" else ("lower", "higher")
+            way = words[times < 1]
             tiles.append(
                 f"<div><b>{max(times, 1 / times):.1f}x</b><span>{way} {title}</span>"
                 f"<small>full against {escape(first)}, {escape(load.label)}: "
