@@ -188,6 +188,17 @@ def test_what_nothing_works_without_is_on_from_the_start() -> None:
     )
 
 
+def test_no_rung_is_measured_twice_where_only_in_flight_batching_works() -> None:
+    def check(candidate: Deployment) -> str | None:
+        engine = candidate.engine
+        alone = engine.limits.max_batch_size == 1 or engine.batching.policy == "static_batch"
+        return "too slow" if alone else None
+
+    made = ladder(deployment(), check)
+    assert [rung.key for rung in made.steps][:2] == ["naive", "chunked-prefill"]
+    assert {one.key for one in made.left_out} == {"static", "in-flight"}
+
+
 def test_a_deployment_that_is_refused_itself_has_no_ladder() -> None:
     with pytest.raises(UnsupportedError, match="never"):
         ladder(deployment(), lambda _: "never")

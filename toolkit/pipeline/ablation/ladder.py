@@ -155,6 +155,8 @@ def _indispensable(
             on = frozenset(some)
             if check(derived(deployment, on)) is None:
                 reason = f"on from the start, because without it: {bare}"
+                if IN_FLIGHT in on:  # it includes static batching, which adds nothing then
+                    some, on = tuple(dict.fromkeys((STATIC, *some))), on | {STATIC}
                 return on, [LeftOut(key, _TITLES[key], reason) for key in some]
     raise UnsupportedError(bare, where=deployment.name)
 
