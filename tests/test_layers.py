@@ -36,3 +36,10 @@ def test_an_upward_import_is_noticed(tmp_path: Path) -> None:
     done = lint(tmp_path)
     assert done.returncode != 0
     assert "toolkit.workspace is not allowed to import toolkit.serving" in done.stdout
+
+
+def test_no_folder_of_tests_passes_for_a_package() -> None:
+    # pytest puts every folder with test files on the path, and a folder without __init__.py
+    # below it can then be imported: torch and transformers take that for the real triton.
+    on_path = {file.parent for file in (ROOT / "tests").rglob("*.py")}
+    assert not [str(folder) for folder in on_path if (folder / "triton").is_dir()]
