@@ -66,7 +66,7 @@ def test_it_is_the_model_it_says_it_is(ours: Path) -> None:
 
 
 def test_every_weight_equals_transformers(gguf_file: Path, ours: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
@@ -81,7 +81,8 @@ def test_every_weight_equals_transformers(gguf_file: Path, ours: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tokenizers(gguf_file: Path, ours: Path):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     theirs = transformers.AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
     return theirs, transformers.AutoTokenizer.from_pretrained(ours)
 
@@ -116,7 +117,7 @@ def test_the_chat_template_works(tokenizers) -> None:
 
 
 def test_transformers_loads_the_checkpoint_and_it_answers(ours: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ours)

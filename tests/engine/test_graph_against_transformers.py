@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from toolkit.checkpoint.architecture import read_architecture
 from toolkit.engine.openvino import compile_checkpoint
 from toolkit.progress import Silent
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 TOKENS = 48
 COMMON = {

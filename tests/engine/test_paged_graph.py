@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from paged_engine.runner import Row, Runner
+from test_graph_against_transformers import CASES, COMMON, write_model
 
 from toolkit.engine.openvino import compile_checkpoint
 from toolkit.progress import Silent
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from test_graph_against_transformers import CASES, COMMON, write_model  # noqa: E402
 
 BLOCK = 32
 LENGTHS = (75, 40, 9)

@@ -9,13 +9,12 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from toolkit.engine.openvino import compile_checkpoint
 from toolkit.progress import Silent
 from toolkit.quantize.unified import UnifiedCheckpoint
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 BLOCK = 16
 CARRIED = {

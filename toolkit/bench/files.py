@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -24,6 +25,15 @@ def write_report(report: BenchReport, folder: Path) -> tuple[Path, ...]:
         "report.md": render_markdown(report),
         "report.html": render_html(report),
     }
+    return write_files(contents, folder)
+
+
+def write_files(contents: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+    """Write texts by name into ``folder``, each at once; the paths in that order.
+
+    Raises:
+        EnvironmentError_: the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():

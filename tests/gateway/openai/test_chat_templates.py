@@ -49,7 +49,8 @@ def plain(turns, *, knows_developer=False):
 @pytest.mark.parametrize("tools", [None, [TOOL]])
 @pytest.mark.parametrize("family", ["LLAMA", "QWEN", "MISTRAL"])
 def test_families_are_rendered_as_transformers_does(family, tools):
-    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    from transformers.utils import chat_template_utils as utils
+
     source = getattr(chat_templates, family)
     expected, _ = utils.render_jinja_template(
         [plain(TURNS)],
@@ -62,7 +63,8 @@ def test_families_are_rendered_as_transformers_does(family, tools):
 
 
 def test_the_sample_checkpoint_is_rendered_as_transformers_does(sample_model, sample_checkpoint):
-    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    from transformers.utils import chat_template_utils as utils
+
     source = (sample_checkpoint.path / "chat_template.jinja").read_text()
     turns = [{"role": "user", "content": "Hello."}]
     expected, _ = utils.render_jinja_template(

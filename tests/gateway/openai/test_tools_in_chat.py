@@ -150,7 +150,8 @@ def test_a_named_tool_is_forced_by_a_guide(family):
 
 
 def test_some_tool_is_forced_by_a_guide(family):
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     answer = (
         '[{"name": "weather", "arguments": {"city": "Bern"}}, {"name": "time", "arguments": {}}]'
     )

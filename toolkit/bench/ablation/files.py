@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from toolkit.bench.ablation.html import render_html
 from toolkit.bench.ablation.markdown import render_markdown
 from toolkit.bench.ablation.report import AblationReport
-from toolkit.errors import EnvironmentError_, SpecError
+from toolkit.bench.files import write_files
+from toolkit.errors import SpecError
 
 NAME = "ablation"
 
@@ -24,17 +24,7 @@ def write_ablation(report: AblationReport, folder: Path) -> tuple[Path, ...]:
         f"{NAME}.md": render_markdown(report),
         f"{NAME}.html": render_html(report),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(folder / name)
-    except OSError as error:
-        raise EnvironmentError_(
-            f"the report cannot be written: {error.strerror}", where=str(folder)
-        ) from error
-    return tuple(folder / name for name in contents)
+    return write_files(contents, folder)
 
 
 def read_ablation(path: Path) -> AblationReport:
