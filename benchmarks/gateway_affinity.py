@@ -3,10 +3,10 @@
     python benchmarks/gateway_affinity.py examples/smollm2.yaml
 
 Builds the file if need be and starts two Tritons of it, each with a KV cache that holds about half
-of the conversations: together they can keep all of them, if none is kept twice. Users hold
-conversations of several turns with pauses; each turn's prompt is all that was said before and a new
-message. Two gateways before the same Tritons are used in turn (A B, B A ...), with the same
-messages after a beginning of its own, so that no round finds another's prefixes. Takes about two
+of the conversations: together they can keep all of them, if none is kept twice. Users bring a text,
+then ask about it over several turns with pauses; each turn's prompt is all that was said before and
+a new message. Two gateways before the same Tritons are used in turn (A B, B A ...), with the same
+messages after a beginning of its own, so that no round finds another's prefixes. Takes about three
 minutes a round and half a minute to start.
 """
 
@@ -35,12 +35,17 @@ from toolkit.gateway.simulation import percentile
 
 @dataclass(frozen=True)
 class Talk:
-    """Every user's conversation: token counts, turns, and the mean pause before the next."""
+    """Every user's conversation: token counts, turns, and the mean pause before the next.
+
+    ``text`` precedes the first message, so that the caches are full from the first turns on; of
+    conversations that begin short, two copies would fit for the first half of a round.
+    """
 
     system: int = 32
-    message: int = 112
+    text: int = 320
+    message: int = 48
     answer: int = 24
-    turns: int = 6
+    turns: int = 8
     pause: float = 6.0
 
 
@@ -48,7 +53,7 @@ async def converse(
     target: OpenAiTarget, words: Tokens, talk: Talk, system: str, dice: random.Random
 ) -> list[RequestRecord]:
     """One user's conversation; its records, first turn first."""
-    said, records = system, []
+    said, records = f"{system} {words.make(talk.text, dice)}", []
     await asyncio.sleep(dice.uniform(0, 2 * talk.pause))
     for turn in range(talk.turns):
         said = f"{said} {words.make(talk.message, dice)}"
@@ -139,7 +144,7 @@ def main() -> None:
     parser.add_argument("deployment", type=Path)
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--slots", type=int, default=8, help="Of each replica.")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
