@@ -5,8 +5,10 @@
 First against a server whose times are known, then against the gateway of a deployment. Both
 clients send the very same bodies, each request once, from a fixed number of users; KV reuse is
 off, so that nobody finds the other's prompts cached. AIPerf gets an environment of its own
-(1.2 GB, made at the first run). AIPerf works with several processes: on few cores its own share
-of them is taken from the server, so the processor time of both clients is told too.
+(1.2 GB, made at the first run). AIPerf works with several processes, and what they take of shared
+cores is taken from the server: half of the cores are the servers', then, and half the client's,
+whichever it is. Without --apart they share all, as a load test on the server's own machine would;
+the processor time of both clients is told.
 """
 
 from __future__ import annotations
@@ -148,6 +150,26 @@ def rounds(place: Place, target: str, options: argparse.Namespace) -> Iterator[R
 
 
 @contextmanager
+def on_cores(chosen: set[int]) -> Iterator[None]:
+    """Processes that are started meanwhile run on these cores only, threads sized to them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def shared_out(apart: bool) -> tuple[set[int], set[int]]:
+    """The servers' cores and the client's."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    if not apart or not half:
+        return set(cores), set(cores)
+    return set(cores[:half]), set(cores[half:])
+
+
+@contextmanager
 def paced(options: argparse.Namespace) -> Iterator[Peer]:
     """The server whose times are known."""
     command = [sys.executable, str(HERE / "paced_server.py")]
@@ -160,15 +182,18 @@ def all_runs(options: argparse.Namespace, folder: Path) -> Iterator[Run]:
     """Every target and number of users."""
     home = environment(options.folder, "aiperf")
     workspace = options.workspace or options.folder / "workspace"
+    name = load(options.deployment).deployment.name
+    servers, clients = shared_out(options.apart)
     with ExitStack() as stack:
-        name = load(options.deployment).deployment.name
-        found = stack.enter_context(
-            deployed(options.deployment, workspace, "engine.kv_cache.reuse=false")
-        )
+        with on_cores(servers):
+            found = stack.enter_context(
+                deployed(options.deployment, workspace, "engine.kv_cache.reuse=false")
+            )
+            targets = {"gateway": ways(found, name, workspace)[0]}
+            if options.paced:
+                targets = {"paced": stack.enter_context(paced(options)), **targets}
         assert found.tokenizer, "the repository has no tokenizer"
-        targets = {"gateway": ways(found, name, workspace)[0]}
-        if options.paced:
-            targets = {"paced": stack.enter_context(paced(options)), **targets}
+        stack.enter_context(on_cores(clients))
         for target, peer in targets.items():
             for users in options.users:
                 place = Place(home, peer, found.tokenizer, folder, users)
@@ -216,11 +241,12 @@ def write(runs: Sequence[Run], options: argparse.Namespace, version: str) -> Non
     machine = this_machine()
     day = datetime.now(timezone.utc).date().isoformat()
     busy = statistics.median(run.background for run in runs)
+    where = "half of them the client's" if options.apart else "that client and server share"
     lines = [
         "# The load generator against AIPerf",
         "",
         f"`python benchmarks/aiperf_cross_check.py` on {day}: {machine.cpu}, {machine.cores} cores "
-        f"that client and server share, {machine.system}, Python {machine.python}, AIPerf "
+        f"{where}, {machine.system}, Python {machine.python}, AIPerf "
         f"{version}. {'LOADED' if busy > 0.15 else 'Quiet'} machine: {busy:.0%} of the cores busy "
         f"before a run. Medians of {options.rounds} rounds in turn, {options.requests_each} "
         f"requests a user and at least {LEAST}, the same bodies for both, no KV reuse.",
@@ -248,6 +274,7 @@ def main() -> None:
     add("--rounds", type=int, default=3)
     add("--requests-each", type=int, default=6, help="requests a user")
     add("--paced", action=argparse.BooleanOptionalAction, default=True)
+    add("--apart", action=argparse.BooleanOptionalAction, default=True)
     add("--paced-ttft", type=float, default=150.0)
     add("--paced-itl", type=float, default=25.0)
     add("--seed", type=int, default=random.SystemRandom().randrange(10**9))
