@@ -200,38 +200,52 @@ def all_runs(options: argparse.Namespace, folder: Path) -> Iterator[Run]:
                 yield from rounds(place, target, options)
 
 
-def medians(runs: Sequence[Run], target: str, users: int, client: str) -> list[float]:
-    """Of each metric, over the rounds."""
+def figures(runs: Sequence[Run], target: str, users: int, client: str) -> list[list[float]]:
+    """Of each metric, one value a round."""
     chosen = [r for r in runs if (r.target, r.users, r.client) == (target, users, client)]
-    return [statistics.median(getattr(run.figures, each) for run in chosen) for each in METRICS]
+    chosen.sort(key=lambda run: run.round)
+    return [[getattr(run.figures, each) for run in chosen] for each in METRICS]
+
+
+def apart(runs: Sequence[Run], target: str, users: int) -> list[float]:
+    """By how much the toolkit's figures differ from AIPerf's, of each metric.
+
+    The median of the rounds' own differences: rounds have different requests and another state
+    of the machine, the two runs of a round have the same requests.
+    """
+    ours, theirs = (figures(runs, target, users, client) for client in CLIENTS)
+    return [
+        statistics.median(a / b - 1 for a, b in zip(mine, other, strict=True))
+        for mine, other in zip(ours, theirs, strict=True)
+    ]
+
+
+def loads(runs: Sequence[Run]) -> list[tuple[str, int]]:
+    """What was measured: targets with numbers of users."""
+    return list(dict.fromkeys((run.target, run.users) for run in runs))
 
 
 def table(runs: Sequence[Run]) -> Iterator[str]:
     """Medians of both and the toolkit's difference from AIPerf."""
     yield f"| target | users | client | {' | '.join(TITLES)} | client's CPU s |"
     yield "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-    for target, users in dict.fromkeys((run.target, run.users) for run in runs):
-        both = []
+    for target, users in loads(runs):
         for client in CLIENTS:
-            both.append(medians(runs, target, users, client))
             spent = statistics.median(
                 r.processor
                 for r in runs
                 if (r.target, r.users, r.client) == (target, users, client)
             )
-            cells = " | ".join(f"{value:,.1f}" for value in both[-1])
+            values = map(statistics.median, figures(runs, target, users, client))
+            cells = " | ".join(f"{value:,.1f}" for value in values)
             yield f"| {target} | {users} | {client} | {cells} | {spent:.1f} |"
-        apart = [ours / theirs - 1 for ours, theirs in zip(*both, strict=True)]
-        cells = " | ".join(f"{value:+.1%}" for value in apart)
+        cells = " | ".join(f"{value:+.1%}" for value in apart(runs, target, users))
         yield f"| {target} | {users} | difference | {cells} | |"
 
 
 def verdict(runs: Sequence[Run]) -> str:
     """Whether throughput and median TTFT agree everywhere."""
-    worst = 0.0
-    for target, users in dict.fromkeys((run.target, run.users) for run in runs):
-        ours, theirs = (medians(runs, target, users, client) for client in CLIENTS)
-        worst = max(worst, *(abs(a / b - 1) for a, b in zip(ours[:2], theirs[:2], strict=True)))
+    worst = max(abs(each) for load in loads(runs) for each in apart(runs, *load)[:2])
     said = "agree" if worst <= AGREE else "DO NOT agree"
     return f"Throughput and median TTFT {said} within {AGREE:.0%}: at most {worst:.1%} apart."
 
@@ -249,7 +263,8 @@ def write(runs: Sequence[Run], options: argparse.Namespace, version: str) -> Non
         f"{where}, {machine.system}, Python {machine.python}, AIPerf "
         f"{version}. {'LOADED' if busy > 0.15 else 'Quiet'} machine: {busy:.0%} of the cores busy "
         f"before a run. Medians of {options.rounds} rounds in turn, {options.requests_each} "
-        f"requests a user and at least {LEAST}, the same bodies for both, no KV reuse.",
+        f"requests a user and at least {LEAST}, the same bodies for both, no KV reuse; differences "
+        "are medians of the rounds' own.",
         "",
         verdict(runs),
         "",

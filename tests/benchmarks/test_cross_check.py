@@ -1,4 +1,4 @@
-"""Servers and clients of the cross-check get cores of their own, whatever AIPerf takes."""
+"""The cross-check with AIPerf: cores of their own, and each round compared with itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import aiperf_cross_check as cross_check
+from aiperf_files import Figures
 
 
 def seen_by_a_child() -> set[int]:
@@ -60,3 +61,27 @@ def test_cores_come_back_after_a_failure() -> None:
     with pytest.raises(KeyError), cross_check.on_cores({min(before)}):
         raise KeyError
     assert os.sched_getaffinity(0) == before
+
+
+def a_round(number: int, ours: float, theirs: float) -> list[cross_check.Run]:
+    """Both clients' run; the second one of the round comes first in every other round."""
+    made = [
+        cross_check.Run(
+            "gateway", 8, client, number, Figures(100, ttft, 20, 900, 24, 800), 1.0, 0.0
+        )
+        for client, ttft in (("toolkit", ours), ("AIPerf", theirs))
+    ]
+    return made if number % 2 == 0 else made[::-1]
+
+
+def test_a_round_is_compared_with_itself_only() -> None:
+    drifting = [*a_round(0, 101, 100), *a_round(1, 150, 151), *a_round(2, 204, 200)]
+    found = cross_check.apart(drifting, "gateway", 8)
+    assert found == pytest.approx([0, 0.01, 0, 0])
+    assert "agree within 5%: at most 1.0% apart" in cross_check.verdict(drifting)
+
+
+def test_what_most_rounds_say_is_said() -> None:
+    off = [*a_round(0, 108, 100), *a_round(1, 109, 100), *a_round(2, 100, 100)]
+    assert "DO NOT agree within 5%: at most 8.0% apart" in cross_check.verdict(off)
+    assert any("+8.0%" in row for row in cross_check.table(off))
