@@ -286,7 +286,7 @@ def main() -> None:
     add("--folder", type=Path, default=default_folder(), help="environments and logs")
     add("--workspace", type=Path, help="of the toolkit; default: in --folder")
     add("--users", type=lambda text: tuple(map(int, text.split(","))), default=(1, 8, 32))
-    add("--rounds", type=int, default=3)
+    add("--rounds", type=int, default=6)
     add("--requests-each", type=int, default=6, help="requests a user")
     add("--paced", action=argparse.BooleanOptionalAction, default=True)
     add("--apart", action=argparse.BooleanOptionalAction, default=True)
